@@ -1,0 +1,73 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tenfold.errors import StorageError
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step.
+
+    The data is flushed to the disk before the rename, and the folder after it, so that after a crash or a power cut
+    `path` holds either the old content or the new one. If the block raises, the temporary file is removed and what
+    stood at `path` before is untouched. The folder is created when it is missing.
+
+    Raises:
+        StorageError: if the disk is full, or the place cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(descriptor)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    part = Path(name)
+    try:
+        yield part
+        # mkstemp makes private files; a result gets the permissions that any new file of this user would have.
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod(0o666 & ~mask)
+        _flush(part)
+        part.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        StorageError: if it could not be written.
+    """
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    if isinstance(error, StorageError):
+        return error
+    reason = error.strerror or str(error)
+    return StorageError(
+        f"could not write {path}: {reason}. What stood there before is untouched; free space or choose another place."
+    )

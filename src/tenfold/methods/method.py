@@ -1,0 +1,120 @@
+"""What may happen to a network during one training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tenfold.cost import Budget
+from tenfold.errors import UnknownNameError, UsageError
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass over a batch.
+
+    Attributes:
+        weight: factor of the pass's loss; the gradients of all passes of a batch are summed.
+        enter: called before the pass, to put the network into its setting (AdaBits: one bit-width).
+    """
+
+    weight: float = 1.0
+    enter: Callable[[], None] = _nothing
+
+
+@dataclass(kw_only=True)
+class Method:
+    """Something that `fit` lets happen to a network; subclass it and override what you need.
+
+    `fit` takes a list of methods and applies each step in the order of the list. A method names no network: it works on
+    any `torch.nn.Module`. Its options are the fields of the dataclass, all JSON-able, so that a recipe can name them.
+    """
+
+    name: ClassVar[str]
+
+    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+        """Rewrite layers and add parameters before the training; returns the network to train.
+
+        Args:
+            network: the network so far; may be changed in place.
+            budget: what the final network may cost, or None.
+            example: a batch of real images, (B, C, H, W), on the network's device.
+
+        Raises:
+            BudgetError: if the budget is out of reach whatever the training does.
+        """
+        return network
+
+    def passes(self, network: nn.Module) -> Sequence[Pass]:
+        """The settings that each batch runs in."""
+        return (Pass(),)
+
+    def penalty(self, network: nn.Module) -> Tensor | None:
+        """A differentiable term that is added to the loss once a batch (0-d), or None."""
+        return None
+
+    def step_end(self, run: Any) -> None:
+        """Called after each optimiser step with the run: anneal, shrink, round."""
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        """The plain network that leaves the training.
+
+        Raises:
+            BudgetError: if it does not keep the budget, saying by how much.
+        """
+        return network
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs besides the network: JSON-able values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The kind and the options, as a recipe writes them."""
+        return {"kind": self.name, **asdict(self)}
+
+
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Make a method known under its `name`; a decorator.
+
+    Raises:
+        UsageError: if the name is taken.
+    """
+    if method.name in _METHODS:
+        raise UsageError(f"a method named {method.name!r} is registered already; choose another name.")
+    _METHODS[method.name] = method
+    return method
+
+
+def list_methods() -> list[str]:
+    """The names of all methods, sorted."""
+    return sorted(_METHODS)
+
+
+def create(name: str, **options: Any) -> Method:
+    """A method by its name.
+
+    Raises:
+        UnknownNameError: if there is no such method, or it has no such option.
+        UsageError: if an option has a value that is not allowed.
+    """
+    if name not in _METHODS:
+        raise UnknownNameError("method", name, _METHODS)
+    method = _METHODS[name]
+    known = method.__dataclass_fields__
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of method {name!r}", option, known)
+    return method(**options)

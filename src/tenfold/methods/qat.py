@@ -1,0 +1,61 @@
+"""Plain quantization-aware training: DoReFa weights and PACT activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from tenfold.cost import Budget
+from tenfold.methods.method import Method, register
+from tenfold.methods.uniform import UniformOptions, check_options, quantize_uniformly
+from tenfold.quant.schemes import Scheme
+
+
+@register
+@dataclass(kw_only=True)
+class QAT(Method):
+    """Train with quantized weights and activations at one bit-width, without scale adjustment.
+
+    Source: DoReFa-Net (arXiv 1606.06160) and PACT (arXiv 1805.06085), with the layer conventions of `sat.md`
+    section 2.4. With `clamp=False, per_channel=True, calibrate=True` it starts from trained float weights, and without
+    any training it is plain post-training quantization.
+    """
+
+    name: ClassVar[str] = "qat"
+
+    w_bits: int | None = None
+    """Bits of the weights, 1 to 8 (32: float); None: the largest that keep the budget."""
+    a_bits: int | None = None
+    """Bits of the activations, 1 to 8 (32: float); None: as `w_bits`."""
+    scheme: Literal["auto"] | Scheme = "auto"
+    """Grid of the weights; "auto" is "original" below 8 bits and "modified" at 8, where only that fits int8 exactly."""
+    per_channel: bool = False
+    """One weight maximum per output channel instead of one per tensor."""
+    clamp: bool = True
+    """Whether tanh normalizes the weights (DoReFa); False keeps their scale, for trained float weights."""
+    two_sided: bool | None = None
+    """Whether inputs may be negative; None: decided per layer from the data."""
+    calibrated: bool = False
+    """CG-PACT's gradient for the clipping levels instead of PACT's."""
+    calibrate: bool = False
+    """Set clipping levels and batch-norm statistics from the first batch, for trained float weights."""
+
+    def __post_init__(self) -> None:
+        check_options(self.w_bits, self.a_bits, self.scheme)
+
+    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+        """Quantize all layers; see `quantize_uniformly` for the errors."""
+        options = UniformOptions(
+            w_bits=self.w_bits,
+            a_bits=self.a_bits,
+            scheme=self.scheme,
+            per_channel=self.per_channel,
+            clamp=self.clamp,
+            two_sided=self.two_sided,
+            calibrated=self.calibrated,
+            rescale=lambda _, __: "none",
+            calibrate=self.calibrate,
+        )
+        return quantize_uniformly(network, budget, example, options)

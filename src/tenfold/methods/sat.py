@@ -1,0 +1,76 @@
+"""Scale-adjusted training with gradient-calibrated PACT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from torch import Tensor, nn
+
+from tenfold.cost import Budget
+from tenfold.errors import UnknownNameError
+from tenfold.methods.method import Method, register
+from tenfold.methods.uniform import UniformOptions, check_options, quantize_uniformly
+from tenfold.quant import LayerFacts
+from tenfold.quant.schemes import Scheme
+
+RescaledLayers = Literal["auto", "linear", "all", "none"]
+
+
+@register
+@dataclass(kw_only=True)
+class SAT(Method):
+    """Train at low precision with the two rules of efficient training kept.
+
+    Clamped weights have a variance that does not fall with the size of a layer; where no batch norm repairs that, SAT
+    brings the quantized weights to variance 1 / fan-out. The clipping levels get the calibrated gradient.
+
+    Source: "Rethinking neural network quantization" (arXiv 1912.10207), sections on scale adjustment and CG-PACT;
+    `sat.md`. The official code quantizes with "original" everywhere; `scheme="original"` gives that.
+    """
+
+    name: ClassVar[str] = "sat"
+
+    w_bits: int | None = None
+    """Bits of the weights, 1 to 8 (32: float weights, clamped and scaled: SAT's first stage); None: by the budget."""
+    a_bits: int | None = None
+    """Bits of the activations, 1 to 8 (32: float); None: as `w_bits`."""
+    scheme: Literal["auto"] | Scheme = "auto"
+    """Grid of the weights; "auto" is "original" below 8 bits and "modified" at 8, where only that fits int8 exactly."""
+    rescale: RescaledLayers = "auto"
+    """Layers with scale adjustment: "linear"; "all"; "auto" is "all" if a convolution is not followed by batch norm."""
+    rescale_rule: Literal["constant", "stddev"] = "constant"
+    """The target: variance 1 / fan-out ("constant"), or the deviation of the float weight ("stddev")."""
+    two_sided: bool | None = None
+    """Whether inputs may be negative; None: decided per layer from the data."""
+    calibrated: bool = True
+    """CG-PACT's gradient for the clipping levels (the method) instead of PACT's."""
+
+    def __post_init__(self) -> None:
+        check_options(self.w_bits, self.a_bits, self.scheme)
+        for what, got, allowed in (
+            ("choice of rescaled layers", self.rescale, get_args(RescaledLayers)),
+            ("rescale rule", self.rescale_rule, ("constant", "stddev")),
+        ):
+            if got not in allowed:
+                raise UnknownNameError(what, got, allowed)
+
+    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+        """Quantize all layers; see `quantize_uniformly` for the errors."""
+        options = UniformOptions(
+            w_bits=self.w_bits,
+            a_bits=self.a_bits,
+            scheme=self.scheme,
+            per_channel=False,
+            clamp=True,
+            two_sided=self.two_sided,
+            calibrated=self.calibrated,
+            rescale=self._rescale,
+            calibrate=False,
+        )
+        return quantize_uniformly(network, budget, example, options)
+
+    def _rescale(self, fact: LayerFacts, all_normalized: bool) -> Literal["none", "constant", "stddev"]:
+        everywhere = self.rescale == "all" or (self.rescale == "auto" and not all_normalized)
+        applies = everywhere or (fact.is_linear and self.rescale != "none")
+        return self.rescale_rule if applies else "none"

@@ -1,0 +1,164 @@
+"""Quantized convolution and linear layers: a float layer, a weight quantizer and an input quantizer."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tenfold.errors import UsageError
+from tenfold.quant.layer_scheme import LayerScheme
+from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
+from tenfold.quant.schemes import FLOAT_BITS
+
+INITIAL_LEVEL_CONV = 8.0
+INITIAL_LEVEL_LINEAR = 10.0
+"""Initial clipping levels of the official code (`sat.md` section 2.3)."""
+
+
+class _Quantized:
+    """What quantized convolutions and linear layers share; a mixin in front of the float layer's class."""
+
+    weight: Any
+    bias: Any
+    training: bool
+    weight_quantizer: WeightQuantizer
+    input_quantizer: ActivationQuantizer | None
+    layer: LayerScheme
+
+    def _add_quantizers(self, layer: LayerScheme, level: float) -> None:
+        self.layer = layer
+        self.weight_quantizer = WeightQuantizer(layer)
+        quantizes_input = layer.a_bits != FLOAT_BITS and not layer.pixels
+        self.input_quantizer = ActivationQuantizer(layer, level) if quantizes_input else None
+
+    @property
+    def w_bits(self) -> int:
+        """Bits of the weights now."""
+        return self.weight_quantizer.policy.bits
+
+    @property
+    def a_bits(self) -> int:
+        """Bits of the input now (8 for an image)."""
+        return self.layer.a_bits if self.input_quantizer is None else self.input_quantizer.policy.bits
+
+    def effective_weight(self) -> Tensor:
+        """The weight that multiplies the input in training: quantized, and scaled where the layer's scheme says so."""
+        quantized = self.weight_quantizer(self.weight)
+        factor = self.weight_quantizer.factor(quantized, self.weight)
+        return quantized if factor is None else quantized * factor
+
+    def integer_weight(self) -> IntegerWeight:
+        """`effective_weight` as integers and a scale, exactly."""
+        return self.weight_quantizer.integers(self.weight)
+
+    def _operands(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self.input_quantizer is not None:
+            input = self.input_quantizer(input)
+        if self.training or self.layer.rescale_in_eval:
+            return input, self.effective_weight(), self.bias
+        quantized = self.weight_quantizer(self.weight)
+        factor = self.weight_quantizer.factor(quantized, self.weight)
+        return input, quantized, self.bias if factor is None or self.bias is None else self.bias / factor
+
+
+class QuantConv2d(_Quantized, nn.Conv2d):
+    """A 2-D convolution with quantized weights and input.
+
+    Args:
+        layer: how it is quantized.
+        same: TensorFlow's "same" padding, computed from the input's size, instead of `padding`.
+        arguments: those of `torch.nn.Conv2d`.
+    """
+
+    def __init__(self, layer: LayerScheme, *arguments: Any, same: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.same = same
+        self._add_quantizers(layer, INITIAL_LEVEL_CONV)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, H', W')."""
+        input, weight, bias = self._operands(input)
+        if self.same:
+            input = pad_same(input, self.kernel_size, self.stride, self.dilation)
+        return self._conv_forward(input, weight.to(input.dtype), bias)
+
+
+class QuantLinear(_Quantized, nn.Linear):
+    """A linear layer with quantized weights and input.
+
+    Args:
+        layer: how it is quantized.
+        arguments: those of `torch.nn.Linear`.
+    """
+
+    def __init__(self, layer: LayerScheme, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._add_quantizers(layer, INITIAL_LEVEL_LINEAR)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, C_in) to (…, C_out)."""
+        input, weight, bias = self._operands(input)
+        return F.linear(input, weight.to(input.dtype), bias)
+
+
+QuantLayer: TypeAlias = QuantConv2d | QuantLinear
+
+
+def pad_same(input: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
+    """Pad (B, C, H, W) as TensorFlow's "SAME" does: the surplus goes to the bottom and to the right."""
+    padding: list[int] = []
+    for size, k, s, d in zip(input.shape[-2:], kernel, stride, dilation, strict=True):
+        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        padding = [total // 2, total - total // 2, *padding]
+    return F.pad(input, padding) if any(padding) else input
+
+
+def is_quantizable(module: nn.Module) -> bool:
+    """Whether a module is a float layer that `quantize_layer` can replace.
+
+    Subclasses that compute something of their own are left alone, with one exception: timm's `Conv2dSame`, whose
+    padding is understood.
+    """
+    return type(module) in (nn.Conv2d, nn.Linear) or _is_same_convolution(module)
+
+
+def quantize_layer(module: nn.Module, layer: LayerScheme) -> QuantLayer:
+    """The quantized twin of a float layer, sharing its parameters.
+
+    Raises:
+        UsageError: if the module is not a plain convolution or linear layer.
+    """
+    twin: QuantLayer
+    if not is_quantizable(module):
+        raise UsageError(
+            f"cannot quantize a {type(module).__name__}; only torch.nn.Conv2d and torch.nn.Linear (not subclasses that "
+            "change what they compute) can be."
+        )
+    if isinstance(module, nn.Conv2d):
+        twin = QuantConv2d(
+            layer,
+            module.in_channels,
+            module.out_channels,
+            module.kernel_size,
+            stride=module.stride,
+            padding=module.padding,
+            dilation=module.dilation,
+            groups=module.groups,
+            bias=module.bias is not None,
+            padding_mode=module.padding_mode,
+            same=_is_same_convolution(module),
+            device="meta",
+        )
+    else:
+        assert isinstance(module, nn.Linear)
+        twin = QuantLinear(layer, module.in_features, module.out_features, bias=module.bias is not None, device="meta")
+    twin.weight, twin.bias = module.weight, module.bias
+    if twin.input_quantizer is not None:
+        twin.input_quantizer.to(module.weight.device)
+    return twin.train(module.training)
+
+
+def _is_same_convolution(module: nn.Module) -> bool:
+    return type(module).__name__ == "Conv2dSame" and isinstance(module, nn.Conv2d)

@@ -1,0 +1,189 @@
+"""The two operators that quantization-aware training runs: one for a weight tensor, one for an activation tensor.
+
+Both are registered with `torch.library`, so that autograd, `torch.compile` and `torch.export` see one node each. This
+is the seam for native kernels: a faster kernel registers itself for a device with
+`quantize_weight.register_kernel("cpu")` (and the same for the other three operators); nothing else changes.
+
+The backward passes are closed forms (`sat.md` sections 2.1 and 2.3). What they keep is alive anyway: the weight is a
+parameter, the input of a quantizer is kept by the activation before it and its output by the convolution after it.
+
+Arithmetic is in float32 whatever the dtype of the input: bfloat16 has too few bits for codes above 6 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tenfold.quant.schemes import FLOAT_BITS, check_scheme, num_steps, round_to_levels_
+
+MINIMUM_CLIPPING_LEVEL = 1e-3
+"""A clipping level is used as if it were at least this: at zero it would kill its layer for good."""
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def _peak(values: Tensor, per_channel: bool) -> Tensor:
+    """Largest magnitude, as a 0-d tensor or (C_out, 1, …), without a temporary of the tensor's size."""
+    if per_channel:
+        return values.abs().amax(dim=tuple(range(1, values.dim())), keepdim=True).clamp_min_(_TINY)
+    low, high = torch.aminmax(values)
+    return torch.maximum(-low, high).clamp_min_(_TINY)
+
+
+@torch.library.custom_op("tenfold::quantize_weight", mutates_args=())
+def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, clamp: bool) -> Tensor:
+    """Quantize a weight tensor.
+
+    With `clamp`, DoReFa's normalization: t = tanh(W) / max|tanh W|, then 2 q_b((t + 1) / 2) - 1, in [-1, 1].
+    Without it, the same grid on t = W / max|W|, multiplied by max|W|: the scale of the weight stays.
+
+    Source: `sat.md` section 2.1. The gradient flows through the maximum, to its arg-max only; equal maxima share it.
+
+    Args:
+        weight: (C_out, …), any float dtype.
+        bits: 1 to 8; 32 leaves out the rounding.
+        scheme: "original", "modified" or "centered".
+        per_channel: one maximum per output channel instead of one per tensor.
+        clamp: whether tanh clamps the weights (the papers' way).
+
+    Returns:
+        float32 tensor of the weight's shape.
+    """
+    values = weight.float()
+    values = torch.tanh(values) if clamp else values.clone()
+    peak = _peak(values, per_channel)
+    if bits == FLOAT_BITS:
+        return values.div_(peak) if clamp else values
+    steps = num_steps(bits, check_scheme(scheme))
+    scaled = values.mul_(steps / (2 * peak)).add_(steps / 2)
+    quantized = round_to_levels_(scaled, bits, check_scheme(scheme)).mul_(2 / steps).sub_(1)
+    return quantized if clamp else quantized.mul_(peak)
+
+
+@quantize_weight.register_fake
+def _(weight: Tensor, bits: int, scheme: str, per_channel: bool, clamp: bool) -> Tensor:
+    return torch.empty_like(weight, dtype=torch.float32)
+
+
+@torch.library.custom_op("tenfold::quantize_weight_backward", mutates_args=())
+def quantize_weight_backward(gradient: Tensor, weight: Tensor, per_channel: bool) -> Tensor:
+    """Gradient of `quantize_weight` with clamp: straight through the rounding, exact through tanh and the maximum."""
+    gradient, tanh = gradient.float(), torch.tanh(weight.float())
+    peak = _peak(tanh, per_channel)
+    is_peak = tanh.abs() == peak
+    dims = tuple(range(1, weight.dim())) if per_channel else tuple(range(weight.dim()))
+    share = (gradient * tanh).sum(dims, keepdim=True) / (peak.square() * is_peak.sum(dims, keepdim=True))
+    result = gradient / peak
+    # A handful of elements: cheaper to visit them than to pass over the tensor again.
+    index = is_peak.nonzero(as_tuple=True)
+    result[index] -= (share.expand_as(tanh)[index]) * tanh[index].sign()
+    return torch.addcmul(result, result, tanh.square_(), value=-1)
+
+
+@quantize_weight_backward.register_fake
+def _(gradient: Tensor, weight: Tensor, per_channel: bool) -> Tensor:
+    return torch.empty_like(weight, dtype=torch.float32)
+
+
+def _keep_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    weight, _, _, ctx.per_channel, ctx.clamp = inputs
+    ctx.dtype = weight.dtype
+    if ctx.clamp:
+        ctx.save_for_backward(weight)
+
+
+def _weight_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    if ctx.clamp:
+        gradient = quantize_weight_backward(gradient, *ctx.saved_tensors, ctx.per_channel)
+    return gradient.to(ctx.dtype), None, None, None, None
+
+
+quantize_weight.register_autograd(_weight_gradient, setup_context=_keep_weight)
+
+
+@torch.library.custom_op("tenfold::quantize_activation", mutates_args=())
+def quantize_activation(
+    input: Tensor, alpha: Tensor, bits: int, scheme: str, two_sided: bool, calibrated: bool
+) -> Tensor:
+    """Clip an activation tensor at a learnable level A = |alpha| and quantize it (PACT).
+
+    One-sided: A q_b(c / A) with c = clip(x, 0, A). Two-sided: A (2 q_b((c / A + 1) / 2) - 1) with c = clip(x, -A, A).
+
+    Source: `sat.md` section 2.3. The gradient for the level is the calibrated one of CG-PACT, or the original of PACT.
+
+    Args:
+        input: any shape, any float dtype.
+        alpha: 0-d clipping level, in units of the input; its sign does not matter.
+        bits: 1 to 8; 32 clips without rounding.
+        scheme: "original" in every paper; the other two for completeness.
+        two_sided: whether negative values are kept.
+        calibrated: CG-PACT's gradient, which knows the rounding error below the level, or PACT's, which does not.
+
+    Returns:
+        float32 tensor of the input's shape.
+    """
+    level = _level(alpha)
+    steps = 1 if bits == FLOAT_BITS else num_steps(bits, check_scheme(scheme))
+    if two_sided:
+        scaled = input.float().mul(steps / (2 * level)).add_(steps / 2).clamp_(0, steps)
+    else:
+        scaled = input.float().mul(steps / level).clamp_(0, steps)
+    if bits != FLOAT_BITS:
+        round_to_levels_(scaled, bits, check_scheme(scheme))
+    return scaled.mul_(2 * level / steps).sub_(level) if two_sided else scaled.mul_(level / steps)
+
+
+@quantize_activation.register_fake
+def _(input: Tensor, alpha: Tensor, bits: int, scheme: str, two_sided: bool, calibrated: bool) -> Tensor:
+    return torch.empty_like(input, dtype=torch.float32)
+
+
+@torch.library.custom_op("tenfold::quantize_activation_backward", mutates_args=())
+def quantize_activation_backward(
+    gradient: Tensor, input: Tensor, output: Tensor, alpha: Tensor, two_sided: bool, calibrated: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `quantize_activation` for the input and for alpha.
+
+    The gradient for the level, sum g dy/dA with dy/dA = (y - x) / A inside the range and y / A outside of it (CG-PACT;
+    for PACT y is the clipped input), is (<g, y> - <gx, x>) / A with gx the masked gradient: two inner products.
+    """
+    level = _level(alpha)
+    gradient, values = gradient.float(), input.float()
+    if values.is_cpu:  # one fused pass; elsewhere reading the level would make the device wait
+        top = float(level)
+        masked = torch.ops.aten.hardtanh_backward(gradient, values, -top if two_sided else 0.0, top)
+    else:
+        masked = torch.where((values > (-level if two_sided else 0)) & (values < level), gradient, 0)
+    reference = output if calibrated else torch.clamp(values, -level if two_sided else torch.zeros_like(level), level)
+    slope = ((gradient * reference).sum() - (masked * values).sum()) / level
+    return masked, torch.where(alpha < 0, -slope, slope)
+
+
+@quantize_activation_backward.register_fake
+def _(
+    gradient: Tensor, input: Tensor, output: Tensor, alpha: Tensor, two_sided: bool, calibrated: bool
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(input, dtype=torch.float32), torch.empty_like(alpha, dtype=torch.float32)
+
+
+def _level(alpha: Tensor) -> Tensor:
+    return alpha.detach().float().abs().clamp_min(MINIMUM_CLIPPING_LEVEL)
+
+
+def _keep_activation(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, alpha, _, _, ctx.two_sided, ctx.calibrated = inputs
+    ctx.save_for_backward(input, output, alpha)
+
+
+def _activation_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    input, output, alpha = ctx.saved_tensors
+    gradient_input, gradient_alpha = quantize_activation_backward(
+        gradient, input, output, alpha, ctx.two_sided, ctx.calibrated
+    )
+    return gradient_input.to(input.dtype), gradient_alpha.to(alpha.dtype), None, None, None, None
+
+
+quantize_activation.register_autograd(_activation_gradient, setup_context=_keep_activation)

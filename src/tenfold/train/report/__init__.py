@@ -1,0 +1,64 @@
+"""The report of a training: one HTML page that opens anywhere, offline, and asks nothing of any server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tenfold.files import write_text
+from tenfold.train.report import facts, sections
+from tenfold.train.report.markup import Html, join, tag
+
+__all__ = ["render_report", "write_report"]
+
+# No script, no font, no image: the page may be mailed, archived and opened without a network. The policy makes the
+# browser enforce what the tests check.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page of one training.
+
+    Args:
+        report: the content of `report.json`. Optional keys: "exports" (rows with "file", "profile", "bytes",
+            "predicted_bytes", "worst_steps", "top1_agreement", "top1") and "bench" (rows with "file", "engine",
+            "median_ms", "spread_ms"). What is missing is left out of the page.
+        path: the file to write, such as `RUN/report.html`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        StorageError: if the file could not be written.
+    """
+    write_text(path, render_report(report))
+    return Path(path)
+
+
+def render_report(report: Mapping[str, Any]) -> str:
+    """The page as text; see `write_report`."""
+    body = tag(
+        "main",
+        sections.header(report),
+        sections.headline(report),
+        sections.budget(report),
+        sections.cost(report),
+        sections.curves(report),
+        sections.layers(report),
+        sections.exports(report),
+        sections.bench(report),
+        sections.repeat(report),
+        sections.environment(report),
+    )
+    style = resources.files(__name__).joinpath("page.css").read_text(encoding="utf-8")
+    head = join(
+        Html('<meta charset="utf-8">'),
+        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        Html('<meta name="color-scheme" content="light dark">'),
+        tag("title", f"{facts.model_name(report)} · Tenfold"),
+        tag("style", Html(style)),
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'

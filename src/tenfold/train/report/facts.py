@@ -1,0 +1,106 @@
+"""What a report says, read from its dictionary with care: a key may be missing, a number may not be finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Report = Mapping[str, Any]
+
+COSTS = (("bytes", "Size"), ("bitops", "BitOPs"), ("macs", "MACs"), ("params", "Parameters"))
+
+
+def number(value: Any) -> float:
+    """A number, or NaN for anything else (JSON has no NaN: writers put null or a word)."""
+    if isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def table(value: Any) -> Mapping[str, Any]:
+    """A mapping, or an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def rows(value: Any) -> Sequence[Mapping[str, Any]]:
+    """A list of mappings; a single mapping counts as a list of one."""
+    if isinstance(value, Mapping):
+        return [value]
+    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, Sequence | tuple) else []
+
+
+def name_of(value: Any, *keys: str) -> str:
+    """The name in a plain string, or in a description under one of the keys."""
+    for key in keys:
+        if table(value).get(key):
+            return str(table(value)[key])
+    return "" if value is None or isinstance(value, Mapping) else str(value)
+
+
+def model_name(report: Report) -> str:
+    """The network's name."""
+    return name_of(report.get("model"), "name") or "network"
+
+
+def task_name(report: Report) -> str:
+    """The task's name."""
+    return name_of(report.get("task"), "task", "name")
+
+
+def method_names(report: Report) -> list[str]:
+    """The methods' names, in the order they were applied."""
+    methods = report.get("methods")
+    if isinstance(methods, str | Mapping):
+        methods = [methods]
+    return [name for name in (name_of(method, "kind", "name") for method in methods or ()) if name]
+
+
+def main_metric(report: Report) -> str:
+    """The metric that the headline shows: the one the report names, else top-1, else the first."""
+    named = report.get("main_metric")
+    if named:
+        return str(named)
+    final = table(table(report.get("metrics")).get("final"))
+    return "top1" if "top1" in final or not final else next(iter(final))
+
+
+def metric(report: Report, when: str) -> float:
+    """The main metric of the "float", "final" or "best" network; NaN where it was not measured."""
+    value = table(report.get("metrics")).get(when)
+    return number(table(value).get(main_metric(report)) if isinstance(value, Mapping) else value)
+
+
+def metric_label(name: str) -> str:
+    """A metric's name as people write it.
+
+    Example:
+        >>> metric_label("top1"), metric_label("mean_iou")
+        ('Top-1', 'Mean iou')
+    """
+    if name.startswith("top") and name[3:].isdigit():
+        return f"Top-{name[3:]}"
+    return name.replace("_", " ").capitalize()
+
+
+def cost(report: Report, when: str, quantity: str) -> float:
+    """One total cost "before" or "after"; NaN where it is unknown."""
+    return number(table(table(report.get("cost")).get(when)).get(quantity))
+
+
+def bits(value: Any) -> float:
+    """A bit-width: 32 stands for float, and is what an untouched layer has."""
+    width = number(value)
+    return width if math.isfinite(width) else 32.0
+
+
+def budget_asked(report: Report) -> dict[str, float]:
+    """The limits that were set, by quantity."""
+    asked = report.get("budget")
+    if isinstance(table(asked).get("asked"), Mapping):
+        asked = table(asked)["asked"]
+    limits = {key: number(value) for key, value in table(asked).items()}
+    return {key: value for key, value in limits.items() if math.isfinite(value)}

@@ -1,0 +1,109 @@
+"""How quantities are spelled for a reader: three digits and a unit."""
+
+from __future__ import annotations
+
+import math
+
+UNKNOWN = "\N{EN DASH}"
+"""What stands in the place of a number that is not known."""
+
+_MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def count(value: float) -> str:
+    """A count with a decimal prefix.
+
+    Example:
+        >>> count(300_774_272), count(950), count(1e15)
+        ('301 M', '950', '1000 T')
+    """
+    if not math.isfinite(value):
+        return UNKNOWN
+    for scale, prefix in _PREFIXES:
+        # Rounding 999.6 k to three digits would print 1000 k; it belongs to the next prefix.
+        if abs(value) >= 0.9995 * scale:
+            return f"{_three_digits(value / scale)} {prefix}"
+    return _three_digits(value)
+
+
+def size(value: float) -> str:
+    """A number of bytes; 1 kB is 1000 bytes, as on every data sheet.
+
+    Example:
+        >>> size(272_474), size(12)
+        ('272 kB', '12 B')
+    """
+    text = count(value)
+    return f"{text}B" if " " in text else f"{text} B"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction from 0 to 1 as a percentage.
+
+    Example:
+        >>> percent(0.9132)
+        '91.3 %'
+    """
+    return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else UNKNOWN
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, with its sign.
+
+    Example:
+        >>> points(0.0042), points(0.0)
+        ('+0.4', '±0.0')
+    """
+    if not math.isfinite(difference):
+        return UNKNOWN
+    value = round(100 * difference, 1)
+    return f"{'+' if value > 0 else _MINUS if value < 0 else '±'}{abs(value):.1f}"
+
+
+def times(before: float, after: float) -> str:
+    r"""How many times smaller.
+
+    Example:
+        >>> times(300, 40) == "7.5\N{MULTIPLICATION SIGN}"
+        True
+    """
+    if not after or not math.isfinite(before / after):
+        return UNKNOWN
+    return f"{_three_digits(before / after)}{_TIMES}"
+
+
+def duration(seconds: float) -> str:
+    """A time a person reads.
+
+    Example:
+        >>> duration(4.21), duration(75), duration(7384)
+        ('4.2 s', '1 min 15 s', '2 h 3 min')
+    """
+    if not math.isfinite(seconds):
+        return UNKNOWN
+    if seconds < 60:
+        return f"{_three_digits(seconds) if seconds < 1 else f'{seconds:.1f}'} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def milliseconds(value: float) -> str:
+    """A latency in milliseconds.
+
+    Example:
+        >>> milliseconds(2.0412)
+        '2.04 ms'
+    """
+    return f"{_three_digits(value)} ms" if math.isfinite(value) else UNKNOWN
+
+
+def _three_digits(value: float) -> str:
+    if value == 0:
+        return "0"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value)) + 1e-9))
+    text = f"{value:.{min(decimals, 4)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,381 @@
+"""The parts of the page, one function each; a part whose numbers are absent is left out."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Iterable
+
+from tenfold.train.report import facts, numbers
+from tenfold.train.report.charts import Line, line_chart
+from tenfold.train.report.facts import Report
+from tenfold.train.report.markup import Html, join, tag
+
+_UNITS: dict[str, Callable[[float], str]] = {"bytes": numbers.size, "latency_ms": numbers.milliseconds}
+_BUDGET_LABELS = {**dict(facts.COSTS), "latency_ms": "Latency"}
+
+
+def header(report: Report) -> Html:
+    """What was trained, how, and for how long."""
+    methods = facts.method_names(report)
+    chips = [tag("span", name, class_="chip") for name in (facts.task_name(report), *methods) if name]
+    seconds = facts.number(report.get("seconds"))
+    small = [f"trained in {numbers.duration(seconds)}"] if math.isfinite(seconds) else []
+    if report.get("seed") is not None:
+        small.append(f"seed {report['seed']}")
+    return tag(
+        "header",
+        tag("p", tag("span", "Tenfold", class_="brand"), " training report", class_="over"),
+        tag("h1", facts.model_name(report)),
+        tag("p", *chips, tag("span", " · ".join(small), class_="quiet"), class_="chips"),
+    )
+
+
+def headline(report: Report) -> Html:
+    """The four numbers that a reader came for: accuracy, size, BitOPs, MACs."""
+    cards = []
+    final, start = facts.metric(report, "final"), facts.metric(report, "float")
+    if math.isfinite(final):
+        note = (
+            tag("span", f"{numbers.points(final - start)} points", class_=_verdict(final >= start - 0.01))
+            if math.isfinite(start)
+            else None
+        )
+        versus = (
+            join(" against ", _whole(numbers.percent(start)), " in float")
+            if math.isfinite(start)
+            else Html("on the evaluation images")
+        )
+        cards.append(_card(facts.metric_label(facts.main_metric(report)), numbers.percent(final), note, versus))
+    for quantity, label in facts.COSTS[:3]:
+        before, after = facts.cost(report, "before", quantity), facts.cost(report, "after", quantity)
+        if not math.isfinite(after):
+            continue
+        spelled = _spell(quantity)
+        smaller = math.isfinite(before) and before > after
+        note = tag("span", f"{numbers.times(before, after)} less", class_="good") if smaller else None
+        versus = (
+            join(" than ", _whole(spelled(before))) if smaller else Html("unchanged" if math.isfinite(before) else "")
+        )
+        cards.append(_card(label, spelled(after), note, versus))
+    return tag("section", *cards, class_="cards")
+
+
+def budget(report: Report) -> Html | None:
+    """Each limit as a bar: how much of it the network uses."""
+    asked = facts.budget_asked(report)
+    if not asked:
+        return None
+    lines, kept = [], True
+    for quantity, limit in asked.items():
+        got = facts.cost(report, "after", quantity)
+        spelled = _spell(quantity)
+        label = _BUDGET_LABELS.get(quantity, facts.metric_label(quantity))
+        if not math.isfinite(got) or limit <= 0:
+            lines.append(_bar_row(label, f"at most {spelled(limit)}", "not measured", None, ""))
+            continue
+        inside = got <= limit
+        kept = kept and inside
+        share = got / limit
+        # The bar's full length is the limit; what exceeds it is drawn in the warning colour over the whole length.
+        lines.append(
+            _bar_row(
+                label,
+                f"{spelled(got)} of {spelled(limit)}",
+                numbers.percent(share, 0),
+                min(1.0, share),
+                "fill-after" if inside else "fill-over",
+            )
+        )
+    badge = tag("span", "kept" if kept else "exceeded", class_=f"badge {_verdict(kept)}")
+    return _section(join("Budget ", badge), tag("div", *lines, class_="bars"))
+
+
+def cost(report: Report) -> Html | None:
+    """Before and after, each quantity on its own scale."""
+    lines: list[Html] = []
+    for quantity, label in facts.COSTS:
+        before, after = facts.cost(report, "before", quantity), facts.cost(report, "after", quantity)
+        if not (math.isfinite(before) and math.isfinite(after)):
+            continue
+        spelled, largest = _spell(quantity), max(before, after) or 1.0
+        lines.append(
+            tag(
+                "div",
+                tag("span", label, class_="bar-name"),
+                tag(
+                    "div",
+                    _bar(before / largest, "fill-before", f"before: {spelled(before)}"),
+                    _bar(after / largest, "fill-after", f"after: {spelled(after)}"),
+                    class_="pair",
+                ),
+                tag("span", tag("span", spelled(before), class_="quiet"), tag("b", spelled(after)), class_="bar-value"),
+                tag("span", "same" if before == after else numbers.times(before, after), class_="bar-share"),
+                class_="bar-row",
+            )
+        )
+    if not lines:
+        return None
+    key = tag("p", _swatch("fill-before"), "before ", _swatch("fill-after"), "after, for one image", class_="quiet key")
+    return _section("Cost before and after", key, tag("div", *lines, class_="bars"))
+
+
+def curves(report: Report) -> Html | None:
+    """Loss and accuracy over the epochs, and how long the processor waited for data."""
+    epochs = facts.rows(report.get("curves"))
+    if not epochs:
+        return None
+    name = facts.main_metric(report)
+
+    def line(key: str, label: str, style: str) -> Line:
+        points = [(facts.number(row.get("epoch", at + 1)), facts.number(row.get(key))) for at, row in enumerate(epochs)]
+        return Line(label, style, [(x, y) for x, y in points if math.isfinite(x)])
+
+    losses = [line("train_loss", "train", "line-b"), line("eval_loss", "eval", "line-a")]
+    start = facts.metric(report, "float")
+    charts = [
+        tag(
+            "figure",
+            tag("figcaption", "Loss"),
+            line_chart(
+                [one for one in losses if any(math.isfinite(y) for _, y in one.points)],
+                title="Loss over the epochs",
+                x_label="epoch",
+                spell=lambda value: f"{value:.3g}",
+            ),
+        ),
+        tag(
+            "figure",
+            tag("figcaption", facts.metric_label(name)),
+            line_chart(
+                [line(name, facts.metric_label(name), "line-a")],
+                title=f"{facts.metric_label(name)} over the epochs",
+                x_label="epoch",
+                spell=lambda value: f"{100 * value:.3g} %",
+                level=("float", start) if math.isfinite(start) else None,
+            ),
+        ),
+    ]
+    spent = sum(value for value in (facts.number(row.get("seconds")) for row in epochs) if math.isfinite(value))
+    waited = sum(value for value in (facts.number(row.get("data_seconds")) for row in epochs) if math.isfinite(value))
+    note = None
+    if spent > 0:
+        note = tag(
+            "p",
+            f"{len(epochs)} epochs, {numbers.duration(spent / len(epochs))} each; "
+            f"{numbers.percent(waited / spent)} of the time was spent waiting for data.",
+            class_="quiet",
+        )
+    return _section("Learning curves", tag("div", *charts, class_="charts"), note)
+
+
+def layers(report: Report) -> Html | None:
+    """Bit-widths and share of the cost, layer by layer: a drawing, and the numbers behind it."""
+    listed = facts.rows(report.get("layers"))
+    listed = [row for row in listed if row.get("w_bits") is not None or facts.number(row.get("macs")) > 0]
+    if not listed:
+        return None
+    quantity = "bitops" if any(facts.number(row.get("bitops")) > 0 for row in listed) else "macs"
+    work = [max(0.0, _zero(facts.number(row.get(quantity)))) for row in listed]
+    weight = [max(0.0, _zero(facts.number(row.get("bytes")))) for row in listed]
+    drawing = tag(
+        "div",
+        _skyline("Weight bits", [facts.bits(row.get("w_bits")) for row in listed], listed, "fill-after", _bit_word),
+        _skyline("Input bits", [facts.bits(row.get("a_bits")) for row in listed], listed, "fill-b", _bit_word),
+        _skyline(f"{'BitOPs' if quantity == 'bitops' else 'MACs'}", work, listed, "fill-c", numbers.count),
+        _skyline("Size", weight, listed, "fill-c", numbers.size),
+        class_="skylines",
+    )
+    note = tag(
+        "p", "From the first layer (left) to the last. Float layers reach the top of the bit scale.", class_="quiet"
+    )
+    head = [("Layer", ""), ("Kind", ""), *((title, "num") for title in ("W", "A", "MACs", "BitOPs", "Size"))]
+    body = [
+        tag(
+            "tr",
+            tag("td", str(row.get("name", "")), class_="mono"),
+            tag("td", str(row.get("kind", ""))),
+            tag("td", _bit_word(facts.bits(row.get("w_bits"))), class_="num"),
+            tag("td", _bit_word(facts.bits(row.get("a_bits"))), class_="num"),
+            *(tag("td", _spell(key)(facts.number(row.get(key))), class_="num") for key in ("macs", "bitops", "bytes")),
+        )
+        for row in listed
+    ]
+    return _section("Layers", note, drawing, _details(f"All {len(listed)} layers in numbers", _table(head, body)))
+
+
+def exports(report: Report) -> Html | None:
+    """The exported files and how faithful they are."""
+    listed = facts.rows(report.get("exports"))
+    if not listed:
+        return None
+    columns: dict[str, tuple[str, Callable[[object], str]]] = {
+        "file": ("File", str),
+        "profile": ("Profile", str),
+        "bytes": ("Size", lambda value: numbers.size(facts.number(value))),
+        "predicted_bytes": ("Predicted", lambda value: numbers.size(facts.number(value))),
+        "worst_steps": ("Worst error, steps", lambda value: f"{facts.number(value):.2g}"),
+        "top1_agreement": ("Same answer", lambda value: numbers.percent(facts.number(value))),
+        "top1": ("Top-1", lambda value: numbers.percent(facts.number(value))),
+    }
+    return _section("Exported files", _plain_table(listed, columns))
+
+
+def bench(report: Report) -> Html | None:
+    """Latency of the exported files, side by side."""
+    listed = [row for row in facts.rows(report.get("bench")) if math.isfinite(facts.number(row.get("median_ms")))]
+    if not listed:
+        return None
+    slowest = max(facts.number(row["median_ms"]) for row in listed) or 1.0
+    lines = [
+        _bar_row(
+            facts.name_of(row.get("file")) + (f" · {row['engine']}" if row.get("engine") else ""),
+            f"{numbers.milliseconds(facts.number(row['median_ms']))}{_spread(row)}",
+            numbers.times(slowest, facts.number(row["median_ms"])),
+            facts.number(row["median_ms"]) / slowest,
+            "fill-before" if facts.number(row["median_ms"]) == slowest else "fill-after",
+        )
+        for row in listed
+    ]
+    note = tag("p", "Median of interleaved runs of one batch; shorter is faster.", class_="quiet")
+    return _section("Speed in the runtime", note, tag("div", *lines, class_="bars wide-names"))
+
+
+def repeat(report: Report) -> Html | None:
+    """The exact command."""
+    command = report.get("command")
+    if not command:
+        return None
+    text = command if isinstance(command, str) else shlex.join(str(word) for word in command)
+    return _section("Repeat it", tag("pre", tag("code", text)))
+
+
+def environment(report: Report) -> Html | None:
+    """Machine and versions."""
+    pairs = [
+        (str(key).replace("_", " "), _sentence(value))
+        for part in ("machine", "versions")
+        for key, value in facts.table(report.get(part)).items()
+        if value not in (None, "", [], {})
+    ]
+    if not pairs:
+        return None
+    entries = [tag("div", tag("dt", key), tag("dd", value)) for key, value in pairs]
+    return _section("Made with", tag("dl", *entries))
+
+
+def _section(title: str | Html, *content: Html | None) -> Html:
+    return tag("section", tag("h2", title), *content)
+
+
+def _whole(text: str) -> Html:
+    """A number and its unit, never parted at the end of a line."""
+    return tag("span", text, class_="whole")
+
+
+def _card(label: str, value: str, note: Html | None, versus: Html) -> Html:
+    return tag(
+        "div",
+        tag("span", label, class_="card-label"),
+        tag("span", value, class_="card-value"),
+        tag("span", note, versus, class_="card-note"),
+        class_="card",
+    )
+
+
+def _bar(share: float, style: str, hint: str = "") -> Html:
+    # A bar that stands for something is never invisible.
+    width = f"width:{max(0.4, 100 * share):.1f}%"
+    return tag("div", tag("div", class_=f"fill {style}", style=width), class_="track", title=hint or None)
+
+
+def _bar_row(name: str, value: str, share_text: str, share: float | None, style: str) -> Html:
+    return tag(
+        "div",
+        tag("span", name, class_="bar-name"),
+        _bar(share, style, value) if share is not None else tag("div", class_="track"),
+        tag("span", value, class_="bar-value"),
+        tag("span", share_text, class_="bar-share"),
+        class_="bar-row",
+    )
+
+
+def _skyline(
+    title: str, values: list[float], listed: Iterable[facts.Report], style: str, spell: Callable[[float], str]
+) -> Html:
+    top = max((value for value in values if value < 32), default=8.0) if spell is _bit_word else max(values, default=1)
+    top = max(top, 8.0) if spell is _bit_word else top or 1.0
+    columns = [
+        tag(
+            "div",
+            class_=f"column {'fill-before' if spell is _bit_word and value >= 32 else style}",
+            style=f"height:{max(1.5, 100 * min(1.0, value / top)):.1f}%",
+            title=f"{row.get('name', '')}: {spell(value)}{' bits' if spell is _bit_word and value < 32 else ''}",
+        )
+        for value, row in zip(values, listed, strict=True)
+    ]
+    return tag(
+        "div",
+        tag("span", title, class_="sky-name"),
+        tag("span", "8" if spell is _bit_word and top == 8 else spell(top), class_="sky-top"),
+        tag("div", *columns, class_="sky"),
+        class_="sky-row",
+    )
+
+
+def _plain_table(listed: Iterable[facts.Report], columns: dict[str, tuple[str, Callable[[object], str]]]) -> Html:
+    listed = list(listed)
+    used = {key: column for key, column in columns.items() if any(row.get(key) is not None for row in listed)}
+    body = [
+        tag(
+            "tr",
+            *(
+                tag(
+                    "td",
+                    spell(row[key]) if row.get(key) is not None else numbers.UNKNOWN,
+                    class_="mono" if key == "file" else "" if spell is str else "num",
+                )
+                for key, (_, spell) in used.items()
+            ),
+        )
+        for row in listed
+    ]
+    return _table([(title, "" if spell is str else "num") for title, spell in used.values()], body)
+
+
+def _table(head: Iterable[tuple[str, str]], body: list[Html]) -> Html:
+    cells = tag("tr", *(tag("th", title, scope="col", class_=style) for title, style in head))
+    return tag("div", tag("table", tag("thead", cells), tag("tbody", *body)), class_="scroll")
+
+
+def _details(summary: str, content: Html) -> Html:
+    return tag("details", tag("summary", summary), content)
+
+
+def _swatch(style: str) -> Html:
+    return tag("span", class_=f"swatch {style}")
+
+
+def _spread(row: facts.Report) -> str:
+    spread = facts.number(row.get("spread_ms"))
+    return f" ± {numbers.milliseconds(spread)}" if math.isfinite(spread) else ""
+
+
+def _sentence(value: object) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
+
+
+def _spell(quantity: str) -> Callable[[float], str]:
+    return _UNITS.get(quantity, numbers.count)
+
+
+def _bit_word(value: float) -> str:
+    return "float" if value >= 32 else f"{value:g}" if value == int(value) else f"{value:.2f}"
+
+
+def _zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def _verdict(good: bool) -> str:
+    return "good" if good else "bad"
