@@ -1,4 +1,4 @@
-"""Every tensor of the official layers that concerns SAT: primitives, weights, activations, codes, whole training steps."""
+"""Every tensor of the official layers that concerns SAT: primitives, weights, activations, codes, training steps."""
 
 from dataclasses import replace
 
@@ -227,7 +227,9 @@ def test_whole_training_steps_equal_the_official_ones(folder, name):
         optimizer.zero_grad()
         loss.backward()
         gradients = {_official_name(key): p.grad for key, p in network.named_parameters()}
-        expected = {key.removeprefix(f"step{k}.grad."): v for key, v in tensors.items() if key.startswith(f"step{k}.grad.")}
+        expected = {
+            key.removeprefix(f"step{k}.grad."): v for key, v in tensors.items() if key.startswith(f"step{k}.grad.")
+        }
         assert expected.keys() == gradients.keys()
         for key, gradient in expected.items():
             close(gradients[key], gradient, 5e-6, f"{name} {key}")

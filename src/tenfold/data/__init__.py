@@ -1,0 +1,37 @@
+"""Images in: reading, preprocessing, data sets and augmentation. Everything here works without torch.
+
+The names are resolved on first use, so that running an exported file loads only what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "ArrayImages": "arrays",
+    "Augmentation": "augment",
+    "Dataset": "dataset",
+    "Draws": "draws",
+    "FileImages": "folders",
+    "Images": "dataset",
+    "Preprocess": "preprocess",
+    "cache_folder": "cache",
+    "decode_image": "images",
+    "open_dataset": "catalog",
+    "prefetch": "threads",
+    "read_image": "images",
+    "stratified_order": "draws",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tenfold.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tenfold.data.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -110,7 +110,7 @@ def _members(path: Path, progress: Progress | None) -> Iterator[tuple[str, str, 
     with _damage_named(path), path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
         count = 0
         while (member := archive.next()) is not None:
-            archive.members.clear()  # tarfile would remember every member
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every member
             count += 1
             if count > MAX_MEMBERS or member.size > MAX_MEMBER_BYTES:
                 raise DataError(
@@ -171,5 +171,5 @@ def _read_cache(folder: Path, digest: str) -> tuple[ArrayImages, tuple[str, ...]
         pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         targets = np.load(folder / "targets.npy", allow_pickle=False)
         return ArrayImages(pixels, targets), tuple(index["labels"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None

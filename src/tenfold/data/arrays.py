@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tenfold.data.augment import Augmentation
-from tenfold.data.dataset import Dataset
-from tenfold.data.draws import Draws, stratified_order
+from tenfold.data.dataset import Dataset, split_images
+from tenfold.data.draws import Draws
 from tenfold.data.preprocess import Preprocess, channels_first
 from tenfold.errors import ShapeError, require
 
@@ -70,29 +70,18 @@ def load_digits(eval_fraction: float = 0.2, split_seed: int = 0) -> Dataset:
     """
     bunch = require("sklearn.datasets", "demo").load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # (1797, 1, 8, 8)
-    return split_dataset("digits", pixels, bunch.target, "0123456789", eval_fraction, split_seed, flip=False)
-
-
-def split_dataset(
-    name: str,
-    pixels: NDArray[np.uint8],
-    targets: NDArray[np.int64],
-    labels: str | tuple[str, ...],
-    eval_fraction: float,
-    split_seed: int,
-    *,
-    flip: bool,
-) -> Dataset:
-    """One array, split into training and evaluation with the classes in proportion."""
-    order = stratified_order(targets, split_seed)
-    cut = round(len(targets) * eval_fraction)
-    whole = ArrayImages(pixels, targets)
-    train, evaluation = whole.take(np.sort(order[cut:])), whole.take(np.sort(order[:cut]))
-    return array_dataset(name, train, evaluation, tuple(labels), flip=flip)
+    train, evaluation = split_images(ArrayImages(pixels, bunch.target), eval_fraction, split_seed)
+    return array_dataset("digits", train, evaluation, tuple("0123456789"), flip=False, held_out=eval_fraction > 0)
 
 
 def array_dataset(
-    name: str, train: ArrayImages, evaluation: ArrayImages, labels: tuple[str, ...], *, flip: bool = True
+    name: str,
+    train: ArrayImages,
+    evaluation: ArrayImages,
+    labels: tuple[str, ...],
+    *,
+    flip: bool = True,
+    held_out: bool = True,
 ) -> Dataset:
     """Put two arrays together, with the mean and spread of the training images."""
     mean, std = channel_statistics(train.pixels)
@@ -102,6 +91,7 @@ def array_dataset(
         labels=labels,
         train=train,
         evaluation=evaluation,
+        held_out=held_out,
         size=height if height == width else None,
         channels=channels,
         mean=mean,

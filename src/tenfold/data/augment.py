@@ -107,7 +107,9 @@ def pad_crop(
     count, channels, height, width = images.shape
     padded = np.zeros((count, channels, height + 2 * padding, width + 2 * padding), np.uint8)
     padded[:, :, padding : padding + height, padding : padding + width] = images
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))  # (B, C, places, places, H, W)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        padded, (height, width), axis=(2, 3)
+    )  # (B, C, places, places, H, W)
     return windows[np.arange(count), :, tops, lefts]  # (B, C, H, W)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.augment import Augmentation
-from tenfold.data.draws import Draws
+from tenfold.data.draws import Draws, stratified_order
 from tenfold.data.preprocess import Preprocess
+from tenfold.errors import DataError
+
+SomeImages = TypeVar("SomeImages", bound="Images")
 
 
 class Images(Protocol):
@@ -20,7 +23,7 @@ class Images(Protocol):
     targets: NDArray[np.int64]
     """Class of each image, (N,)."""
 
-    def take(self, indices: NDArray[np.int64]) -> Images:
+    def take(self, indices: NDArray[np.int64]) -> Self:
         """Only these images, in this order."""
 
     def framed(self, indices: NDArray[np.int64], preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -61,3 +64,19 @@ class Dataset:
     std: tuple[float, ...] | None = None
     flip: bool = True
     skipped: Sequence[str] = field(default=())
+
+
+def split_images(images: SomeImages, eval_fraction: float, seed: int) -> tuple[SomeImages, SomeImages]:
+    """Part one list into training and evaluation, each class in proportion; a fraction of 0 uses all for both.
+
+    Raises:
+        DataError: if one of the parts would be empty.
+    """
+    if eval_fraction == 0:
+        return images, images
+    count = len(images.targets)
+    cut = round(count * eval_fraction)
+    if not 0 < cut < count:
+        raise DataError(f"{count} images cannot be split with a fraction of {eval_fraction:g} for evaluation.")
+    order = stratified_order(images.targets, seed)
+    return images.take(np.sort(order[cut:])), images.take(np.sort(order[:cut]))

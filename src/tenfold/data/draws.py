@@ -1,7 +1,7 @@
 """Random numbers that are a pure function of (seed, epoch, index, which choice).
 
-A training that was killed, or that runs with another number of workers, meets exactly the same choices, because there is
-no state to lose: each number is a hash of its coordinates. No global random state is read or changed.
+A training that was killed, or that runs with another number of workers, meets exactly the same choices, because there
+is no state to lose: each number is a hash of its coordinates. No global random state is read or changed.
 """
 
 from __future__ import annotations

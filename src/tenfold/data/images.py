@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tenfold.errors import DataError, MissingDataError, TenfoldError
 
@@ -151,7 +151,7 @@ def _opened(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[Image.
         raise MissingDataError(f"no image at {name}. Check the path.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large(name, str(error))) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DataError(
             f"{name} is not an image that can be read: its content is none of {', '.join(FORMATS)}. "
             "Convert it, or remove it from the data."
@@ -196,7 +196,7 @@ def _from_wide_integers(image: Image.Image, name: str) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if image.mode == "F" or low < 0 or high > 65535:
         raise DataError(
-            f"the image {name} holds numbers of mode {image.mode} from {low:g} to {high:g}; allowed are 8-bit and 16-bit "
-            "images, since the range of others is unknown. Convert it to 8 bits first."
+            f"the image {name} holds numbers of mode {image.mode} from {low:g} to {high:g}; allowed are 8-bit and "
+            "16-bit images, since the range of others is unknown. Convert it to 8 bits first."
         )
     return Image.fromarray(np.rint(values * (255 / 65535)).astype(np.uint8))

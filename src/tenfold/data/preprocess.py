@@ -128,7 +128,8 @@ class Preprocess:
             if name not in known:
                 raise UnknownNameError("field of a preprocess description", name, known)
         try:
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+            values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+            return cls(**values)
         except TypeError as error:
             raise UsageError(f"this preprocess description does not fit: {fields} ({error}).") from error
 

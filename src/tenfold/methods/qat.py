@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from tenfold.cost import Budget
 from tenfold.methods.method import Method, register
-from tenfold.methods.uniform import UniformOptions, check_options, quantize_uniformly
-from tenfold.quant.schemes import Scheme
+from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly, resolve_scheme
+from tenfold.quant import LayerFacts, LayerScheme, calibrate
 
 
 @register
@@ -29,7 +30,7 @@ class QAT(Method):
     """Bits of the weights, 1 to 8 (32: float); None: the largest that keep the budget."""
     a_bits: int | None = None
     """Bits of the activations, 1 to 8 (32: float); None: as `w_bits`."""
-    scheme: Literal["auto"] | Scheme = "auto"
+    scheme: SchemeChoice = "auto"
     """Grid of the weights; "auto" is "original" below 8 bits and "modified" at 8, where only that fits int8 exactly."""
     per_channel: bool = False
     """One weight maximum per output channel instead of one per tensor."""
@@ -47,15 +48,21 @@ class QAT(Method):
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""
-        options = UniformOptions(
-            w_bits=self.w_bits,
-            a_bits=self.a_bits,
-            scheme=self.scheme,
+        bits = None if self.w_bits is None or self.a_bits is None else (self.w_bits, self.a_bits)
+        network = quantize_uniformly(network, budget, example, bits, self._scheme)
+        if self.calibrate:
+            calibrate(network, [example])
+        return network
+
+    def _scheme(self, facts: Mapping[str, LayerFacts], name: str, w_bits: int, a_bits: int) -> LayerScheme:
+        fact = facts[name]
+        return LayerScheme(
+            w_bits=w_bits,
+            a_bits=a_bits,
+            scheme=resolve_scheme(self.scheme, w_bits),
             per_channel=self.per_channel,
             clamp=self.clamp,
-            two_sided=self.two_sided,
+            two_sided=fact.signed_input if self.two_sided is None else self.two_sided,
             calibrated=self.calibrated,
-            rescale=lambda _, __: "none",
-            calibrate=self.calibrate,
+            pixels=fact.is_first,
         )
-        return quantize_uniformly(network, budget, example, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -10,9 +11,8 @@ from torch import Tensor, nn
 from tenfold.cost import Budget
 from tenfold.errors import UnknownNameError
 from tenfold.methods.method import Method, register
-from tenfold.methods.uniform import UniformOptions, check_options, quantize_uniformly
-from tenfold.quant import LayerFacts
-from tenfold.quant.schemes import Scheme
+from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly, resolve_scheme
+from tenfold.quant import LayerFacts, LayerScheme
 
 RescaledLayers = Literal["auto", "linear", "all", "none"]
 
@@ -35,7 +35,7 @@ class SAT(Method):
     """Bits of the weights, 1 to 8 (32: float weights, clamped and scaled: SAT's first stage); None: by the budget."""
     a_bits: int | None = None
     """Bits of the activations, 1 to 8 (32: float); None: as `w_bits`."""
-    scheme: Literal["auto"] | Scheme = "auto"
+    scheme: SchemeChoice = "auto"
     """Grid of the weights; "auto" is "original" below 8 bits and "modified" at 8, where only that fits int8 exactly."""
     rescale: RescaledLayers = "auto"
     """Layers with scale adjustment: "linear"; "all"; "auto" is "all" if a convolution is not followed by batch norm."""
@@ -57,20 +57,23 @@ class SAT(Method):
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""
-        options = UniformOptions(
-            w_bits=self.w_bits,
-            a_bits=self.a_bits,
-            scheme=self.scheme,
-            per_channel=False,
-            clamp=True,
-            two_sided=self.two_sided,
-            calibrated=self.calibrated,
-            rescale=self._rescale,
-            calibrate=False,
-        )
-        return quantize_uniformly(network, budget, example, options)
+        bits = None if self.w_bits is None or self.a_bits is None else (self.w_bits, self.a_bits)
+        return quantize_uniformly(network, budget, example, bits, self._scheme)
 
-    def _rescale(self, fact: LayerFacts, all_normalized: bool) -> Literal["none", "constant", "stddev"]:
-        everywhere = self.rescale == "all" or (self.rescale == "auto" and not all_normalized)
-        applies = everywhere or (fact.is_linear and self.rescale != "none")
-        return self.rescale_rule if applies else "none"
+    def _scheme(self, facts: Mapping[str, LayerFacts], name: str, w_bits: int, a_bits: int) -> LayerScheme:
+        fact = facts[name]
+        return LayerScheme(
+            w_bits=w_bits,
+            a_bits=a_bits,
+            scheme=resolve_scheme(self.scheme, w_bits),
+            rescale=self.rescale_rule if self._is_rescaled(fact, facts) else "none",
+            two_sided=fact.signed_input if self.two_sided is None else self.two_sided,
+            calibrated=self.calibrated,
+            pixels=fact.is_first,
+        )
+
+    def _is_rescaled(self, fact: LayerFacts, facts: Mapping[str, LayerFacts]) -> bool:
+        if self.rescale == "auto":
+            all_normalized = all(other.feeds_batch_norm for other in facts.values() if not other.is_linear)
+            return fact.is_linear or not all_normalized
+        return self.rescale == "all" or (self.rescale == "linear" and fact.is_linear)

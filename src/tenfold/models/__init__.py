@@ -1,0 +1,30 @@
+"""Whole networks: one family a file, and the registry that knows them by name."""
+
+from tenfold.models import (  # noqa: F401 - importing a family registers its models
+    convnet,
+    efficientnet_lite,
+    mobilenet_v1,
+    mobilenet_v2,
+    preresnet,
+    resnet,
+    resnet_cifar,
+)
+from tenfold.models.architecture import Architecture, build
+from tenfold.models.classifier import FeatureInfo, ImageClassifier
+from tenfold.models.entry import ModelFacts
+from tenfold.models.registry import facts, list_models, register
+from tenfold.models.weights import load_by_position, official_mobilenet_v2_name, read_checkpoint
+
+__all__ = [
+    "Architecture",
+    "FeatureInfo",
+    "ImageClassifier",
+    "ModelFacts",
+    "build",
+    "facts",
+    "list_models",
+    "load_by_position",
+    "official_mobilenet_v2_name",
+    "read_checkpoint",
+    "register",
+]

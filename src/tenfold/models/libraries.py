@@ -1,8 +1,8 @@
 """Classification networks of timm and torchvision under `timm:NAME` and `torchvision:NAME`.
 
-Neither library is imported before one of its names is asked for. Only options that describe a network's shape are passed
-on, each declared below: a library's other arguments can name files and addresses, and a description that came with a
-file must not reach those. For the same reason timm's `hf-hub:` and `local-dir:` names are not known here.
+Neither library is imported before one of its names is asked for. Only options that describe a network's shape are
+passed on, each declared below: a library's other arguments can name files and addresses, and a description that came
+with a file must not reach those. For the same reason timm's `hf-hub:` and `local-dir:` names are not known here.
 """
 
 from __future__ import annotations
@@ -78,7 +78,12 @@ def _build_timm(
 
     if pretrained and not is_model_pretrained(name):
         raise UsageError(f"timm has no pretrained weights for {name!r}. Build it without, or choose another name.")
-    options = {"num_classes": num_classes, "img_size": img_size, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    options = {
+        "num_classes": num_classes,
+        "img_size": img_size,
+        "drop_rate": drop_rate,
+        "drop_path_rate": drop_path_rate,
+    }
     given = {option: value for option, value in options.items() if value is not None}
     create = functools.partial(timm.create_model, name, pretrained=pretrained, in_chans=in_channels, **given)
     try:
@@ -156,7 +161,9 @@ def _copy_but_last_layer(published: dict[str, Tensor], network: nn.Module) -> No
     """Load published weights; where the numbers of classes differ, the last layer keeps its fresh ones."""
     state = network.state_dict()
     last = list(state)[-1].rpartition(".")[0] + "."
-    fitting = {key: value for key, value in published.items() if not key.startswith(last) or value.shape == state[key].shape}
+    fitting = {
+        key: value for key, value in published.items() if not key.startswith(last) or value.shape == state[key].shape
+    }
     network.load_state_dict(state | fitting)
 
 

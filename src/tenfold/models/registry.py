@@ -136,7 +136,9 @@ def list_models(pattern: str = "*") -> list[str]:
         return sorted(fnmatch.filter(_ENTRIES, pattern), key=_natural_key)
     if prefix not in LIBRARIES:
         raise UnknownNameError("model library", prefix, LIBRARIES, hint="Write timm:PATTERN or torchvision:PATTERN.")
-    return [f"{prefix}:{name}" for name in sorted(fnmatch.filter(LIBRARIES[prefix].names(rest), rest), key=_natural_key)]
+    return [
+        f"{prefix}:{name}" for name in sorted(fnmatch.filter(LIBRARIES[prefix].names(rest), rest), key=_natural_key)
+    ]
 
 
 def _natural_key(name: str) -> list[str | int]:

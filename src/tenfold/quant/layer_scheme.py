@@ -35,7 +35,7 @@ class LayerScheme:
     rescale: Rescale = "none"
     """Scale adjustment of the quantized weight: SAT's "constant", "stddev", or "none"."""
     rescale_in_eval: bool = True
-    """False gives the official layer: in eval mode the weight stays unscaled and the bias is divided by the scale."""
+    """False gives the official linear layer: in eval mode its weight is unscaled and its bias divided by the factor."""
     two_sided: bool = False
     """Whether the input may be negative."""
     calibrated: bool = True

@@ -53,14 +53,8 @@ class _Quantized:
         """`effective_weight` as integers and a scale, exactly."""
         return self.weight_quantizer.integers(self.weight)
 
-    def _operands(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        if self.input_quantizer is not None:
-            input = self.input_quantizer(input)
-        if self.training or self.layer.rescale_in_eval:
-            return input, self.effective_weight(), self.bias
-        quantized = self.weight_quantizer(self.weight)
-        factor = self.weight_quantizer.factor(quantized, self.weight)
-        return input, quantized, self.bias if factor is None or self.bias is None else self.bias / factor
+    def _quantized_input(self, input: Tensor) -> Tensor:
+        return input if self.input_quantizer is None else self.input_quantizer(input)
 
 
 class QuantConv2d(_Quantized, nn.Conv2d):
@@ -79,10 +73,10 @@ class QuantConv2d(_Quantized, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H', W')."""
-        input, weight, bias = self._operands(input)
+        input = self._quantized_input(input)
         if self.same:
             input = pad_same(input, self.kernel_size, self.stride, self.dilation)
-        return self._conv_forward(input, weight.to(input.dtype), bias)
+        return self._conv_forward(input, self.effective_weight().to(input.dtype), self.bias)
 
 
 class QuantLinear(_Quantized, nn.Linear):
@@ -99,8 +93,13 @@ class QuantLinear(_Quantized, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, C_in) to (…, C_out)."""
-        input, weight, bias = self._operands(input)
-        return F.linear(input, weight.to(input.dtype), bias)
+        input = self._quantized_input(input)
+        if self.training or self.layer.rescale_in_eval or self.layer.rescale == "none":
+            return F.linear(input, self.effective_weight().to(input.dtype), self.bias)
+        # The official layer: logits smaller by the factor, so that the arg-max is the same but the loss is not.
+        quantized = self.weight_quantizer(self.weight)
+        factor = self.weight_quantizer.factor(quantized, self.weight)
+        return F.linear(input, quantized.to(input.dtype), None if self.bias is None else self.bias / factor)
 
 
 QuantLayer: TypeAlias = QuantConv2d | QuantLinear

@@ -22,15 +22,16 @@ from tenfold.quant.schemes import FLOAT_BITS, check_scheme, num_steps, round_to_
 MINIMUM_CLIPPING_LEVEL = 1e-3
 """A clipping level is used as if it were at least this: at zero it would kill its layer for good."""
 
-_TINY = torch.finfo(torch.float32).tiny
+SMALLEST_PEAK = 1e-30
+"""The largest magnitude of a tensor is taken as at least this, so that a tensor of zeros divides by something."""
 
 
 def _peak(values: Tensor, per_channel: bool) -> Tensor:
     """Largest magnitude, as a 0-d tensor or (C_out, 1, …), without a temporary of the tensor's size."""
     if per_channel:
-        return values.abs().amax(dim=tuple(range(1, values.dim())), keepdim=True).clamp_min_(_TINY)
+        return values.abs().amax(dim=tuple(range(1, values.dim())), keepdim=True).clamp_min_(SMALLEST_PEAK)
     low, high = torch.aminmax(values)
-    return torch.maximum(-low, high).clamp_min_(_TINY)
+    return torch.maximum(-low, high).clamp_min_(SMALLEST_PEAK)
 
 
 @torch.library.custom_op("tenfold::quantize_weight", mutates_args=())

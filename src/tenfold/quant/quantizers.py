@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.quant.bits import BitPolicy, FixedBits
 from tenfold.quant.layer_scheme import LayerScheme
-from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL, quantize_activation, quantize_weight
+from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL, SMALLEST_PEAK, quantize_activation, quantize_weight
 from tenfold.quant.schemes import FLOAT_BITS, Grid, signed_grid, unsigned_grid
 
 
@@ -73,7 +73,7 @@ class WeightQuantizer(nn.Module):
             peak = (
                 weight.float().abs().amax(dims, keepdim=True) if self.layer.per_channel else weight.float().abs().amax()
             )
-            peak = peak.clamp_min(torch.finfo(torch.float32).tiny)
+            peak = peak.clamp_min(SMALLEST_PEAK)
             normalized, scale = quantized / peak, scale * peak.flatten() if self.layer.per_channel else scale * peak
         factor = self.factor(quantized, weight)
         codes = (normalized / grid.unit).round().to(torch.int16)
@@ -116,7 +116,7 @@ class ActivationQuantizer(nn.Module):
     def integer_grid(self) -> Grid:
         """The levels that the output can take, in units of the input."""
         grid = (signed_grid if self.layer.two_sided else unsigned_grid)(self.policy.bits, self.layer.a_scheme)
-        level = max(abs(float(self.active_alpha)), MINIMUM_CLIPPING_LEVEL)
+        level = max(abs(float(self.active_alpha.detach())), MINIMUM_CLIPPING_LEVEL)
         return replace(grid, unit=grid.unit * level)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,7 @@
+"""Tasks: data, loss and metrics of what a network is for."""
+
+from tenfold.tasks.classification import Classification, classify
+from tenfold.tasks.registry import create, list_tasks, register
+from tenfold.tasks.task import Task
+
+__all__ = ["Classification", "Task", "classify", "create", "list_tasks", "register"]

@@ -39,10 +39,11 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = path or "value"
         # A copy, for two reasons: the file format forbids shared storage, and training may go on while it is written.
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
         skeleton: dict[str, Any] = {"$tensor": name}
-        if not value.is_contiguous():
-            skeleton["stride"] = list(value.stride())
+        layout = torch.empty_like(value, device="meta")  # the strides of `value` if it fills its memory without gaps
+        if not layout.is_contiguous():
+            skeleton["stride"] = list(layout.stride())
         return skeleton
     if value is None or isinstance(value, (bool, int, str)):
         return value

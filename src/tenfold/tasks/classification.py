@@ -1,0 +1,300 @@
+"""Classification: one label for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tenfold.data import Augmentation, Dataset, Draws, Preprocess, open_dataset, prefetch, stratified_order
+from tenfold.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_side
+from tenfold.errors import DataError, UnknownNameError, UsageError
+from tenfold.tasks.registry import register
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+Augment = Literal["auto", "none", "pad", "resized"]
+
+_FILE_SIZE = 224
+_CROP_FRACTION = 224 / 256  # of the short side, as in the usual ImageNet evaluation
+
+
+class Classification:
+    """Learn the label of an image; judged by the share of images whose label is right.
+
+    Args:
+        dataset: the images.
+        preprocess: from an image to what the network gets.
+        augmentation: how training images are varied.
+        subset: train on so many images only, the classes in proportion; None for all.
+
+    Raises:
+        UsageError: if `subset` is out of range.
+        DataError: if there is nothing to train on or to evaluate with.
+    """
+
+    name = "classify"
+    main_metric = "top1"
+
+    def __init__(
+        self, dataset: Dataset, preprocess: Preprocess, augmentation: Augmentation, *, subset: int | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.preprocess = preprocess
+        self.augmentation = augmentation
+        self.input_shape = preprocess.input_shape
+        count = len(dataset.train.targets)
+        if not count or not len(dataset.evaluation.targets):
+            raise DataError(f"the data set {dataset.name!r} has no images in its training or its evaluation part.")
+        if subset is not None and not 1 <= subset <= count:
+            raise UsageError(f"subset is {subset}; allowed is 1 to {count}, the number of training images.")
+        self._rows = np.arange(count)
+        if subset is not None:
+            self._rows = np.sort(stratified_order(dataset.train.targets)[:subset])
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs that the network needs."""
+        return len(self.dataset.labels)
+
+    @property
+    def train_size(self) -> int:
+        """Training images, after `subset`."""
+        return len(self._rows)
+
+    @property
+    def eval_size(self) -> int:
+        """Evaluation images, of all ranks together."""
+        return len(self.dataset.evaluation.targets)
+
+    def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
+        """Training steps in one epoch: whole batches only, but one batch where there are fewer images.
+
+        Args:
+            batch_size: images that one rank gets in a step.
+            world_size: number of ranks.
+        """
+        _check_positive(batch_size=batch_size, world_size=world_size)
+        return max(1, self.train_size // (batch_size * world_size))
+
+    def train_batches(
+        self,
+        *,
+        epoch: int,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch: inputs float32 (B, C, H, W), labels int64 (B,).
+
+        Together the ranks see in one step what a single rank with a batch `world_size` times as large would see.
+
+        Args:
+            epoch: counted from 0; each has an order and variations of its own.
+            batch_size: images that one rank gets in a step.
+            seed: of the training.
+            start: first step to give; those before cost nothing.
+            rank: number of this process, from 0.
+            world_size: number of processes.
+            workers: threads that work ahead; the result does not depend on it.
+
+        Raises:
+            UsageError: if an argument is out of range.
+            DataError: naming the file that cannot be read.
+        """
+        steps = self.batches_per_epoch(batch_size, world_size)
+        _check_rank(rank, world_size)
+        if not 0 <= start <= steps:
+            raise UsageError(f"start is {start}; allowed is 0 to {steps}, the steps of an epoch.")
+        share = min(batch_size, self.train_size // world_size)
+        if not share:
+            raise UsageError(f"{self.train_size} training images are too few for {world_size} processes.")
+        order = Draws(seed, epoch, self._rows).order()
+        firsts = [(step * world_size + rank) * share for step in range(start, steps)]
+
+        def make(first: int) -> tuple[Tensor, Tensor]:
+            rows = order[first : first + share]
+            images = self.dataset.train
+            pixels = images.varied(rows, self.preprocess, self.augmentation, Draws(seed, epoch, rows))
+            return self._tensors(pixels, images.targets[rows])
+
+        return prefetch(make, firsts, workers)
+
+    def eval_batches(
+        self, *, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's evaluation images in order: every `world_size`-th, none twice, the last batch as it comes.
+
+        Raises:
+            UsageError: if an argument is out of range.
+            DataError: naming the file that cannot be read.
+        """
+        _check_positive(batch_size=batch_size, world_size=world_size)
+        _check_rank(rank, world_size)
+        mine = np.arange(rank, self.eval_size, world_size)
+
+        def make(first: int) -> tuple[Tensor, Tensor]:
+            rows = mine[first : first + batch_size]
+            images = self.dataset.evaluation
+            return self._tensors(images.framed(rows, self.preprocess), images.targets[rows])
+
+        return prefetch(make, range(0, len(mine), batch_size), workers)
+
+    def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        """Cross entropy, averaged over the batch.
+
+        Args:
+            outputs: logits (B, K).
+            targets: labels int64 (B,), or the probability of each class (B, K), as mixup makes them.
+            label_smoothing: share of the target spread over all classes, 0..1.
+        """
+        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def metrics(self) -> MetricCollection:
+        """Share of images, 0..1, whose label is right (`top1`); from ten classes on also among the first five (`top5`)."""
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+
+        ranks = (1, 5) if self.num_classes >= 10 else (1,)
+        return MetricCollection(
+            {
+                f"top{k}": MulticlassAccuracy(self.num_classes, top_k=k, average="micro", validate_args=False)
+                for k in ranks
+            }
+        )
+
+    def example(self, batch_size: int = 1) -> Tensor:
+        """Training images of all classes in proportion, prepared as in evaluation: float32 (B, C, H, W).
+
+        The same images each time; where there are too few they repeat.
+        """
+        _check_positive(batch_size=batch_size)
+        rows = self._rows[stratified_order(self.dataset.train.targets[self._rows])]
+        pixels = self.dataset.train.framed(np.resize(rows, batch_size), self.preprocess)
+        return torch.from_numpy(self.preprocess.normalize(pixels))
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON object: task, labels, preprocess, num_outputs; and what the numbers were measured on."""
+        return {
+            "task": self.name,
+            "labels": list(self.dataset.labels),
+            "preprocess": self.preprocess.to_dict(),
+            "num_outputs": self.num_classes,
+            "data": {
+                "name": self.dataset.name,
+                "train_images": self.train_size,
+                "eval_images": self.eval_size,
+                "held_out": self.dataset.held_out,
+                "skipped": list(self.dataset.skipped),
+            },
+        }
+
+    def _tensors(self, pixels: NDArray[np.uint8], targets: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(self.preprocess.normalize(pixels)), torch.from_numpy(targets)
+
+
+@register("classify")
+def classify(
+    *,
+    data: str | Path | None = None,
+    image_size: int | None = None,
+    resize: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: Literal["bicubic", "bilinear"] = "bilinear",
+    channels: Literal[1, 3] | None = None,
+    pixels: bool = False,
+    augment: Augment = "auto",
+    flip: bool | None = None,
+    subset: int | None = None,
+    eval_fraction: float | None = None,
+    split_seed: int = 0,
+    skip_bad: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Classification:
+    """The classification task on some data.
+
+    Args:
+        data: None or "digits", "torchvision:NAME", a folder, or a folder's name inside TENFOLD_DATA.
+        image_size: side of the network's input, in pixels; default: the images' own, 224 for files.
+        resize: short side before the centre crop of evaluation; default: the image size for data of one size, and
+            256/224 of it for files.
+        mean: per channel, in 0..1; default: that of the training images for data of one size, ImageNet's for files.
+        std: likewise.
+        interpolation: filter of every resize.
+        channels: 3 for RGB, 1 for grey; default: as the data is.
+        pixels: feed raw pixels 0..255 instead of normalised ones (the convention of SAT).
+        augment: "pad" (random crop after a border of an eighth), "resized" (random box, resized) or "none"; default:
+            "pad" for data of one size, "resized" for files.
+        flip: mirror half of the training images; default: yes, except for digits and where `augment` is "none".
+        subset: number of training images to use, the classes in proportion.
+        eval_fraction: part kept for evaluation where the data has no split of its own; 0 evaluates on the training
+            images.
+        split_seed: of that split; not the seed of the training, so that several seeds are judged on the same images.
+        skip_bad: check all files first, and leave out those that cannot be read; `describe()` lists them.
+        progress: called with the part done, 0..1, while an archive is decoded for the first time.
+
+    Raises:
+        UsageError: if an option has a value that is not allowed.
+        DataError: if the data is missing, damaged, or laid out in another way.
+    """
+    if image_size is not None:
+        check_side("image_size", image_size)
+    if augment not in get_args(Augment):
+        raise UnknownNameError("augment", str(augment), get_args(Augment))
+    dataset = open_dataset(
+        data, eval_fraction=eval_fraction, split_seed=split_seed, skip_bad=skip_bad, progress=progress
+    )
+    size = image_size or dataset.size or _FILE_SIZE
+    if resize is None:
+        resize = size if dataset.size else round(size / _CROP_FRACTION)
+    if channels is None:
+        channels = 1 if dataset.channels == 1 else 3
+    usual_mean, usual_std = _usual_statistics(dataset, channels)
+    preprocess = Preprocess(
+        size=size,
+        resize=resize,
+        mean=tuple(mean) if mean is not None else usual_mean,
+        std=tuple(std) if std is not None else usual_std,
+        interpolation=interpolation,
+        channels=channels,
+        pixels=pixels,
+    )
+    crop = ("pad" if dataset.size else "resized") if augment == "auto" else augment
+    augmentation = Augmentation(
+        crop=crop,
+        padding=(dataset.size or size) // 8,
+        flip=flip if flip is not None else dataset.flip and crop != "none",
+    )
+    return Classification(dataset, preprocess, augmentation, subset=subset)
+
+
+def _usual_statistics(dataset: Dataset, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and spread of the data, else of ImageNet, brought to the number of channels."""
+    mean, std = dataset.mean or IMAGENET_MEAN, dataset.std or IMAGENET_STD
+    if len(mean) == channels:
+        return mean, std
+    if channels == 3:
+        return mean * 3, std * 3
+    return (sum(mean) / len(mean),), (sum(std) / len(std),)
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise UsageError(f"{name} is {value}; allowed is a whole number from 1.")
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise UsageError(f"rank is {rank}; allowed is 0 to {world_size - 1} with a world size of {world_size}.")

@@ -1,0 +1,58 @@
+"""What every task offers to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:  # torchmetrics takes two seconds to import, and only an evaluation needs it
+    from torchmetrics import MetricCollection
+
+
+class Task(Protocol):
+    """What a network is for: data, loss, metrics, and the description that travels with the artifact.
+
+    A batch of training is a pure function of (seed, epoch, batch number, rank, world size): it does not depend on the
+    number of workers, on what ran before, or on any global random state, and touches none.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    """(C, H, W) of one image as the network gets it."""
+    main_metric: str
+    """Key of `metrics()` that decides which network is best; larger is better."""
+
+    def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
+        """Training steps in one epoch."""
+
+    def train_batches(
+        self,
+        *,
+        epoch: int,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs float32 (B, C, H, W) and targets of each step, from step `start`; earlier ones cost nothing."""
+
+    def eval_batches(
+        self, *, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share of the evaluation images; the shares have no image in common and leave none out."""
+
+    def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        """A scalar to minimise."""
+
+    def metrics(self) -> MetricCollection:
+        """Fresh metrics, to be updated with (outputs, targets)."""
+
+    def example(self, batch_size: int = 1) -> Tensor:
+        """Real inputs, prepared as in evaluation, (B, C, H, W)."""
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON object that tells how to use the network: labels, preprocessing, number of outputs."""

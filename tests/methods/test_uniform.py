@@ -1,0 +1,148 @@
+"""QAT and SAT on whole networks: which layer gets which bits, scale and sign, and what a budget decides."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tenfold.cost import Budget, profile
+from tenfold.errors import BudgetError, UnknownNameError, UsageError
+from tenfold.methods import QAT, SAT, Method, create, list_methods
+from tenfold.quant import describe, quantized_layers
+
+
+class _Residual(nn.Module):
+    """Post-activation if `normalized`; else one convolution has no batch norm behind it, as in pre-activation nets."""
+
+    def __init__(self, normalized: bool):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(8)
+        self.body = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.body_norm = nn.BatchNorm2d(8) if normalized else nn.Identity()
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = F.relu(self.stem_norm(self.stem(x)))
+        x = F.relu(x + self.body_norm(self.body(x)))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def _schemes(method: Method, images, normalized=True, budget=None):
+    return describe(method.attach(_Residual(normalized), budget, images))
+
+
+def test_the_first_and_last_layer_keep_eight_bits_and_the_image_is_not_quantized_again(images):
+    for method in (SAT(w_bits=3, a_bits=2), QAT(w_bits=3, a_bits=2)):
+        schemes = _schemes(method, images)
+        assert [(s.w_bits, s.a_bits) for s in schemes.values()] == [(8, 8), (3, 2), (8, 2)]
+        assert [s.pixels for s in schemes.values()] == [True, False, False]
+        network = method.attach(_Residual(True), None, images)
+        assert network.stem.input_quantizer is None
+
+
+def test_auto_takes_the_grid_that_fits_int8_at_eight_bits_and_the_papers_below(images):
+    assert [s.scheme for s in _schemes(SAT(w_bits=4, a_bits=4), images).values()] == [
+        "modified",
+        "original",
+        "modified",
+    ]
+    everywhere = _schemes(SAT(w_bits=4, a_bits=4, scheme="original"), images)
+    assert {s.scheme for s in everywhere.values()} == {"original"}
+
+
+def test_sat_scales_the_last_layer_and_all_layers_where_a_batch_norm_is_missing(images):
+    def rescaled(normalized, **options):
+        schemes = _schemes(SAT(w_bits=4, a_bits=4, **options), images, normalized)
+        return [scheme.rescale for scheme in schemes.values()]
+
+    assert rescaled(True) == ["none", "none", "constant"]
+    assert rescaled(False) == ["constant", "constant", "constant"]
+    assert rescaled(False, rescale="linear") == ["none", "none", "constant"]
+    assert rescaled(True, rescale="all", rescale_rule="stddev") == ["stddev"] * 3
+    assert rescaled(True, rescale="none") == ["none"] * 3
+
+
+def test_plain_training_has_the_original_gradient_and_no_scale(images):
+    for scheme in _schemes(QAT(w_bits=4, a_bits=4), images).values():
+        assert not scheme.calibrated
+        assert scheme.rescale == "none"
+
+
+def test_a_scaled_layer_has_the_variance_that_the_paper_asks_for(images):
+    network = SAT(w_bits=2, a_bits=2).attach(_Residual(False), None, images)
+    for _, layer in quantized_layers(network):
+        weight = layer.effective_weight()
+        fan_out = weight.shape[0] * weight[0, 0].numel() if weight.dim() == 4 else weight.shape[0]
+        assert float(weight.std().detach()) * fan_out**0.5 == pytest.approx(1, rel=1e-5)
+
+
+def test_the_budget_decides_the_largest_bits_that_keep_it(images):
+    network = _Residual(True)
+    at_five = profile(network, images, bits=(5, 5)).bitops
+    quantized = SAT().attach(network, Budget(bitops=at_five), images)
+    assert quantized.body.w_bits == quantized.body.a_bits == 5
+    assert profile(quantized, images).bitops <= at_five
+    assert _schemes(SAT(), images)["body"].w_bits == 4
+    assert _schemes(SAT(), images, budget=Budget(macs=1e9))["body"].w_bits == 4
+
+
+def test_a_budget_out_of_reach_says_the_smallest_cost(images):
+    smallest = profile(_Residual(True), images, bits=(2, 2)).bitops
+    with pytest.raises(BudgetError, match=rf"no uniform bit-width keeps the budget.*smallest {smallest:,}"):
+        SAT().attach(_Residual(True), Budget(bitops=1000), images)
+
+
+def test_first_stage_of_sat_clamps_and_scales_float_weights(images):
+    network = SAT(w_bits=32, a_bits=32).attach(_Residual(True), None, images)
+    assert float(network.body.effective_weight().abs().max().detach()) == 1
+    assert network.body.input_quantizer is None
+
+
+def test_quantizing_twice_is_refused(images):
+    network = SAT(w_bits=4, a_bits=4).attach(_Residual(True), None, images)
+    with pytest.raises(UsageError, match="quantized already"):
+        SAT(w_bits=4, a_bits=4).attach(network, None, images)
+
+
+@torch.no_grad()
+def test_post_training_quantization_keeps_the_function(images):
+    network = _Residual(True)
+    for norm in (network.stem_norm, network.body_norm):
+        norm.momentum = None  # the statistics of the images, so that calibration finds them again
+    network.train()(images)
+    expected = network.eval()(images)
+    method = QAT(w_bits=8, a_bits=8, clamp=False, per_channel=True, calibrate=True)
+    quantized = method.attach(network, None, images)
+    error = float((quantized.eval()(images) - expected).abs().max()) / float(expected.abs().max())
+    assert 0 < error < 0.02
+
+
+def test_methods_are_created_by_name_and_describe_themselves():
+    assert list_methods() == ["qat", "sat"]
+    method = create("sat", w_bits=3, a_bits=3)
+    assert method == SAT(w_bits=3, a_bits=3)
+    settings = method.to_dict()
+    assert create(settings.pop("kind"), **settings) == method
+
+
+def test_wrong_names_and_options_are_refused_with_suggestions():
+    with pytest.raises(UnknownNameError, match=r"unknown method 'satt'\. Did you mean sat"):
+        create("satt")
+    with pytest.raises(UnknownNameError, match=r"unknown option of method 'sat' 'w_bit'\. Did you mean w_bits"):
+        create("sat", w_bit=4)
+    with pytest.raises(UsageError, match="w_bits is 4 and a_bits is None: give both"):
+        SAT(w_bits=4)
+    with pytest.raises(UsageError, match="a_bits must be 1 to 8"):
+        QAT(w_bits=4, a_bits=0)
+    with pytest.raises(UnknownNameError, match="unknown choice of rescaled layers 'conv'"):
+        SAT(rescale="conv")
+    with pytest.raises(UnknownNameError, match="unknown rescale rule"):
+        SAT(rescale_rule="none")
+    with pytest.raises(UnknownNameError, match="unknown quantization scheme 'dorefa'"):
+        QAT(scheme="dorefa")
