@@ -36,7 +36,7 @@ class SAT(Method):
     a_bits: int | None = None
     """Bits of the activations, 1 to 8 (32: float); None: as `w_bits`."""
     scheme: SchemeChoice = "auto"
-    """Grid of the weights; "auto" is "original" below 8 bits and "modified" at 8, where only that fits int8 exactly."""
+    """Grid of the weights; "auto" is "original" below 8 bits and "symmetric" at 8, so that the codes fit int8."""
     rescale: RescaledLayers = "auto"
     """Layers with scale adjustment: "linear"; "all"; "auto" is "all" if a convolution is not followed by batch norm."""
     rescale_rule: Literal["constant", "stddev"] = "constant"

@@ -41,10 +41,11 @@ def check_options(w_bits: int | None, a_bits: int | None, scheme: str) -> None:
 def resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
     """The grid of a layer's weights: "auto" takes "original", except at 8 bits.
 
-    The codes of "original" need nine signed bits there, those of "modified" fit int8 exactly (`sat.md` section 8).
+    There the codes of "original" need nine signed bits (`sat.md` section 8), those of "symmetric" fit int8 exactly, and
+    the two differ by one level of 256.
     """
     if choice == "auto":
-        return "modified" if w_bits == EDGE_BITS else "original"
+        return "symmetric" if w_bits == EDGE_BITS else "original"
     return choice
 
 

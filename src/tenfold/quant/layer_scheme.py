@@ -46,8 +46,8 @@ class LayerScheme:
     def __post_init__(self) -> None:
         check_bits(self.w_bits, "w_bits")
         check_bits(self.a_bits, "a_bits")
-        check_scheme(self.scheme)
-        check_scheme(self.a_scheme)
+        check_scheme(self.scheme, self.w_bits)
+        check_scheme(self.a_scheme, self.a_bits)
         if self.rescale not in get_args(Rescale):
             raise UnknownNameError("rescale rule", self.rescale, get_args(Rescale))
 

@@ -46,7 +46,7 @@ def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, c
     Args:
         weight: (C_out, …), any float dtype.
         bits: 1 to 8; 32 leaves out the rounding.
-        scheme: "original", "modified" or "centered".
+        scheme: one of `schemes.SCHEMES`.
         per_channel: one maximum per output channel instead of one per tensor.
         clamp: whether tanh clamps the weights (the papers' way).
 
@@ -119,7 +119,7 @@ def quantize_activation(
         input: any shape, any float dtype.
         alpha: 0-d clipping level, in units of the input; its sign does not matter.
         bits: 1 to 8; 32 clips without rounding.
-        scheme: "original" in every paper; the other two for completeness.
+        scheme: "original" in every paper; the others for completeness.
         two_sided: whether negative values are kept.
         calibrated: CG-PACT's gradient, which knows the rounding error below the level, or PACT's, which does not.
 

@@ -1,10 +1,12 @@
-"""The three ways to put a real number in [0, 1] on a grid of 2^b levels.
+"""The ways to put a real number in [0, 1] on a grid of 2^b levels.
 
 Source: SAT (arXiv 1912.10207), AdaBits (arXiv 1912.09666) and their public code; `sat.md` section 2.
 
     original   round((2^b - 1) u) / (2^b - 1)                  DoReFa: both ends are levels
     modified   min(floor(2^b u), 2^b - 1) / 2^b                codes nest: dropping low bits gives the lower precision
     centered   (min(floor(2^b u), 2^b - 1) + 1/2) / 2^b        as modified, with zero mean
+    symmetric  round((2^b - 2) u) / (2^b - 2)                  ours: original with one level less, so that zero is a
+                                                               level and weight codes fit b signed bits
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from tenfold.errors import UnknownNameError, UsageError
 
-Scheme = Literal["original", "modified", "centered"]
+Scheme = Literal["original", "modified", "centered", "symmetric"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 FLOAT_BITS = 32
 """The bit-width that stands for "not quantized"."""
@@ -50,20 +52,23 @@ def check_bits(bits: int, what: str) -> int:
     return bits
 
 
-def check_scheme(scheme: str) -> Scheme:
-    """Return `scheme` if it is known.
+def check_scheme(scheme: str, bits: int = FLOAT_BITS) -> Scheme:
+    """Return `scheme` if it is known, and has levels at this many bits.
 
     Raises:
-        UnknownNameError: if it is not.
+        UnknownNameError: if it is not known.
+        UsageError: for one bit with "symmetric", which would have zero as its only level.
     """
     if scheme not in SCHEMES:
         raise UnknownNameError("quantization scheme", scheme, SCHEMES)
+    if scheme == "symmetric" and bits == 1:
+        raise UsageError('the scheme "symmetric" needs at least 2 bits; take "original" or "centered" for 1 bit.')
     return scheme
 
 
 def num_steps(bits: int, scheme: Scheme) -> int:
-    """The denominator of a scheme: 2^b - 1 for original, 2^b for the other two."""
-    return 2**bits - 1 if scheme == "original" else 2**bits
+    """The denominator of a scheme: 2^b - 1 for original, 2^b - 2 for symmetric, 2^b for the other two."""
+    return 2**bits - {"original": 1, "symmetric": 2}.get(scheme, 0)
 
 
 def round_to_levels_(scaled: Tensor, bits: int, scheme: Scheme) -> Tensor:
@@ -77,7 +82,7 @@ def round_to_levels_(scaled: Tensor, bits: int, scheme: Scheme) -> Tensor:
     Returns:
         `scaled`, holding 0 … 2^b - 1, plus 1/2 for centered.
     """
-    if scheme == "original":
+    if scheme in ("original", "symmetric"):
         return scaled.round_()
     scaled.floor_().clamp_(0, 2**bits - 1)
     return scaled.add_(0.5) if scheme == "centered" else scaled
@@ -104,6 +109,9 @@ def signed_grid(bits: int, scheme: Scheme) -> Grid:
         >>> signed_grid(4, "modified")
         Grid(unit=0.125, low=-8, high=7, step=1)
     """
+    if scheme == "symmetric":
+        highest = 2 ** (bits - 1) - 1
+        return Grid(1 / highest, -highest, highest, 1)
     if scheme == "modified":
         return Grid(2 / 2**bits, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, 1)
     return Grid(1 / num_steps(bits, scheme), 1 - 2**bits, 2**bits - 1, 2)
@@ -118,4 +126,4 @@ def unsigned_grid(bits: int, scheme: Scheme) -> Grid:
     """
     if scheme == "centered":
         return Grid(0.5 / 2**bits, 1, 2 ** (bits + 1) - 1, 2)
-    return Grid(1 / num_steps(bits, scheme), 0, 2**bits - 1, 1)
+    return Grid(1 / num_steps(bits, scheme), 0, min(num_steps(bits, scheme), 2**bits - 1), 1)

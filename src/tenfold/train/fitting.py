@@ -11,28 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tenfold import quant
 from tenfold.cost import Budget, Profile, interleaved, profile
-from tenfold.errors import BudgetError, CheckpointError, DataError, UsageError
+from tenfold.errors import BudgetError, DataError, UsageError
 from tenfold.export.artifact import write_artifact
 from tenfold.files import write_text
 from tenfold.methods import Method
 from tenfold.tasks import Task
-from tenfold.train import machine
+from tenfold.train import record
 from tenfold.train.batch_norm import restore_batch_norm, synchronize_batch_norm
 from tenfold.train.checkpoints import CheckpointFolder, Found
-from tenfold.train.config import FREE_TO_CHANGE, TrainConfig
+from tenfold.train.config import TrainConfig
 from tenfold.train.display import Display
 from tenfold.train.distributed import World, broadcast_tensors, joined_world, sum_over_world
 from tenfold.train.evaluation import evaluate_in
 from tenfold.train.interrupts import stop_requests
 from tenfold.train.journal import Journal
 from tenfold.train.loop import Loop
+from tenfold.train.machine import command_line
 from tenfold.train.random_states import seed_everything, untouched_random_states
+from tenfold.train.record import Order
 from tenfold.train.report import write_report
 from tenfold.train.run import Run
+
+# Images that methods see when they look at what flows through the network.
+_EXAMPLE_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,39 +100,194 @@ def fit(
     """
     config = config or TrainConfig()
     run_dir = Path(run_dir)
+    order = Order(
+        task=task,
+        methods=tuple(methods),
+        budget=budget,
+        config=config,
+        command=list(command or command_line()),
+        architecture=record.architecture_of(network),
+        model=record.model_name(network),
+    )
     with joined_world(config.device) as world, untouched_random_states(world.device), _determinism(config):
-        if config.batch_size % world.size:
-            raise UsageError(
-                f"batch_size = {config.batch_size} cannot be shared evenly by {world.size} processes; take a multiple."
-            )
-        job = _Job(task, tuple(methods), budget, config, run_dir, world, quiet)
-        job.open_folder(resume=resume)
-        job.attach(network)
-        run = job.train(command=list(command or machine.command_line()))
-        return job.finish(run, float_metrics=float_metrics, command=list(command or machine.command_line()))
+        checkpoints = CheckpointFolder(run_dir / "checkpoints")
+        display_options = {"metric": task.main_metric, "shown": world.is_first and not quiet}
+        with Display(epochs=0, steps_per_epoch=0, **display_options) as quick_display:
+            found = _open_run(run_dir, checkpoints, world, resume=resume, display=quick_display)
+        seed_everything(config.seed)
+        network.to(world.device)
+        before = profile(network, task.example().to(world.device))
+        network = _attach(network, order, world, before)
+        if found is None:
+            _calibrate(network, order, world)
+        run = _start_run(network, order, world, found)
+        identity = record.identity(order, network, run)
+        if found is not None:
+            record.check_identity(found.state["identity"], identity)
+            run.load_state_dict(found.state)
+            if run.is_best and world.is_first:
+                checkpoints.keep_best(found.path)  # in case the kill came just before this
+        if world.is_first:
+            write_text(run_dir / "config.json", _json(record.config_file(order, world)))
+        with (
+            Journal(
+                run_dir,
+                keep=0 if found is None else found.state["journal_lines"],
+                tensorboard=config.tensorboard,
+                first_step=run.step,
+                enabled=world.is_first,
+            ) as journal,
+            Display(
+                epochs=config.epochs, steps_per_epoch=run.steps_per_epoch, first_step=run.step, **display_options
+            ) as display,
+        ):
+            with stop_requests() as stop:
+                Loop(
+                    run,
+                    task,
+                    checkpoints=checkpoints,
+                    journal=journal,
+                    display=display,
+                    stop=stop,
+                    identity=identity,
+                ).train()
+            display.phase("finishing")
+            return _finish(run, order, before, journal, run_dir, float_metrics)
 
 
-class _Job:
-    """One call of `fit`, in its three acts: attach, train, finish."""
+def _open_run(
+    run_dir: Path, checkpoints: CheckpointFolder, world: World, *, resume: bool, display: Display
+) -> Found | None:
+    """Look what is in the run folder; returns the checkpoint to go on from."""
+    holds_run = (run_dir / "config.json").exists() or checkpoints.newest is not None
+    sum_over_world([0.0], world)  # nobody writes before everybody has looked
+    if holds_run and not resume:
+        raise UsageError(
+            f"{run_dir} already holds a run. Go on with it by resume=True (--resume), "
+            "choose another run folder, or remove this one."
+        )
+    if world.is_first:
+        checkpoints.remove_leftovers()
+    if not resume:
+        return None
+    found = checkpoints.load_newest(display.note) if world.is_first else None
+    sum_over_world([0.0], world)  # damaged files are out of the way now
+    if not world.is_first:
+        found = checkpoints.load_newest(display.note)
+    if found is None:
+        display.note(f"{run_dir} has no checkpoint yet: starting from the beginning.")
+    return found
 
-    def __init__(
-        self,
-        task: Task,
-        methods: Sequence[Method],
-        budget: Budget | None,
-        config: TrainConfig,
-        run_dir: Path,
-        world: World,
-        quiet: bool,
-    ) -> None:
-        self._task = task
-        self._methods = methods
-        self._budget = budget
-        self._config = config
-        self._run_dir = run_dir
-        self._world = world
-        self._shown = world.is_first and not quiet
-        self._checkpoints = CheckpointFolder(run_dir / "checkpoints")
-        self._found: Found | None = None
-        self._notes: list[str] = []
-'''
+
+def _attach(network: nn.Module, order: Order, world: World, before: Profile) -> nn.Module:
+    """Let the methods rewrite the network, and put it into the shape in which it trains."""
+    if order.budget is not None and not order.methods:
+        _check_budget(order.budget, before, None, hint="Add a method that makes the network cheaper, or raise it.")
+    example = order.task.example(batch_size=min(_EXAMPLE_IMAGES, order.config.batch_size)).to(world.device)
+    for method in order.methods:
+        network = method.attach(network, order.budget, example)
+    if order.config.sync_bn:
+        network = synchronize_batch_norm(network, world)
+    network.to(world.device)
+    if order.config.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _calibrate(network: nn.Module, order: Order, world: World) -> None:
+    """Set batch-norm statistics and clipping levels from training images, where the order says so."""
+    count = order.config.calibration_batches
+    if count and any(quant.quantized_layers(network)):
+        batches = order.task.train_batches(epoch=0, batch_size=order.config.batch_size, seed=order.config.seed)
+        quant.calibrate(network, [inputs.to(world.device) for inputs, _ in islice(batches, count)])
+
+
+def _start_run(network: nn.Module, order: Order, world: World, found: Found | None) -> Run:
+    """Put together optimiser, schedule and averages of a training that stands at its first step."""
+    config, task = order.config, order.task
+    if config.batch_size % world.size:
+        raise UsageError(
+            f"batch_size = {config.batch_size} cannot be shared evenly by {world.size} processes; take a multiple."
+        )
+    steps_per_epoch = task.batches_per_epoch(config.batch_size // world.size, world.size)
+    if config.epochs and steps_per_epoch < 1:
+        raise DataError(
+            f"the task {task.name!r} has not even one batch of {config.batch_size} images; take a smaller batch_size."
+        )
+    if found is not None:
+        # Before the run is built: a method may have cut the network meanwhile, and then everything follows its shape.
+        for method, state in zip(order.methods, found.state["methods"], strict=True):
+            method.load_state_dict(state)
+    broadcast_tensors([*network.parameters(), *network.buffers()], world)
+    run = Run(
+        network,
+        order.methods,
+        config,
+        world,
+        steps_per_epoch=max(1, steps_per_epoch),
+        num_outputs=int(task.describe().get("num_outputs", 0)),
+    )
+    seed_everything(config.seed + world.rank)  # from here on each process draws its own numbers
+    return run
+
+
+def _finish(
+    run: Run, order: Order, before: Profile, journal: Journal, run_dir: Path, float_metrics: Mapping[str, float] | None
+) -> FitResult:
+    """Make the plain network, judge it, and write what the run leaves behind."""
+    world, task = run.world, order.task
+    run.share_buffers()
+    network = restore_batch_norm(run.evaluated)
+    for method in order.methods:
+        network = method.finish(network)
+    network.eval()
+    metrics = evaluate_in(
+        network, task, world, batch_size=order.config.eval_batch_size, workers=order.config.workers
+    )
+    assert metrics is not None
+    network.to("cpu", memory_format=torch.contiguous_format)
+    example = task.example()
+    after = profile(network, example)
+    latency_ms = _latency_ms(network, example) if order.budget is not None and order.budget.latency_ms else None
+    if order.budget is not None:
+        _check_budget(order.budget, after, latency_ms, hint=f"The last checkpoint is in {run_dir / 'checkpoints'}.")
+    report = record.build_report(
+        order, run, before=before, after=after, metrics=metrics, float_metrics=float_metrics, latency_ms=latency_ms
+    )
+    artifact = run_dir / "artifact.safetensors"
+    if world.is_first:
+        header = record.artifact_header(order, network, metrics, report["cost"])
+        write_artifact(artifact, {name: t.contiguous() for name, t in network.state_dict().items()}, header)
+        journal.write("final", {"step": run.step, **record.finite(metrics)})
+        write_text(run_dir / "report.json", _json(report))
+        write_report(report, run_dir / "report.html")
+    sum_over_world([0.0], world)  # no process leaves before the files are there
+    return FitResult(run_dir=run_dir, artifact=artifact, network=network, metrics=metrics, report=report)
+
+
+def _check_budget(budget: Budget, cost: Profile, latency_ms: float | None, *, hint: str) -> None:
+    excess = budget.excess(cost, latency_ms)
+    if excess:
+        lines = "; ".join(f"{name}: asked for {asked:,.6g}, got {got:,.6g}" for name, (asked, got) in excess.items())
+        raise BudgetError(f"the network does not keep the budget {budget}: {lines}. {hint}")
+
+
+def _latency_ms(network: nn.Module, example: Tensor) -> float:
+    """Median time of one image through the network, on this machine's CPU."""
+    with torch.inference_mode():
+        return interleaved({"network": lambda: network(example)})["network"].median_ms
+
+
+@contextmanager
+def _determinism(config: TrainConfig) -> Iterator[None]:
+    """Refuse operations without a repeatable result, if the configuration says so."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or config.deterministic)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"

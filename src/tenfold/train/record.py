@@ -1,0 +1,210 @@
+"""What a run writes about itself: `config.json`, the identity in its checkpoints, the artifact's header, `report.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tenfold import quant
+from tenfold.cost import Budget, Profile
+from tenfold.errors import CheckpointError
+from tenfold.methods import Method
+from tenfold.tasks import Task
+from tenfold.train.config import FREE_TO_CHANGE, TrainConfig
+from tenfold.train.distributed import World
+from tenfold.train.machine import describe_machine, git_state, versions
+from tenfold.train.run import Run
+
+ARTIFACT_FORMAT = "tenfold.artifact/1"
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What was asked of one training."""
+
+    task: Task
+    methods: Sequence[Method]
+    budget: Budget | None
+    config: TrainConfig
+    command: Sequence[str]
+    architecture: Mapping[str, Any] | None
+    """The network's description, or None for a class that the model registry does not know."""
+    model: str
+    """The network's name, for people."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the command, as JSON values."""
+        order = {
+            "model": self.architecture or {"name": self.model},
+            "task": self.task.describe(),
+            "methods": [method.to_dict() for method in self.methods],
+            "budget": None if self.budget is None else str(self.budget),
+            "train": self.config.to_dict(),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(order))
+        return plain
+
+
+def model_name(network: nn.Module) -> str:
+    """The network's name in the registry, or that of its class."""
+    return getattr(getattr(network, "architecture", None), "name", type(network).__name__)
+
+
+def architecture_of(network: nn.Module) -> dict[str, Any] | None:
+    """The description that rebuilds a network, or None."""
+    architecture = getattr(network, "architecture", None)
+    return None if architecture is None else architecture.to_dict()
+
+
+def schemes_of(network: nn.Module) -> dict[str, Any]:
+    """How each quantized layer is quantized, as JSON values."""
+    return {name: scheme.to_dict() for name, scheme in quant.describe(network).items()}
+
+
+def config_file(order: Order, world: World) -> dict[str, Any]:
+    """The content of `config.json`: the order, and where and by what it is carried out."""
+    return {
+        "version": REPORT_VERSION,
+        "command": list(order.command),
+        **order.to_dict(),
+        "machine": {**describe_machine(world.device), "processes": world.size},
+        "versions": versions(),
+        "git": git_state(),
+    }
+
+
+def identity(order: Order, network: nn.Module, run: Run) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be the beginning of this very training."""
+    asked = order.to_dict()
+    train = {name: value for name, value in asked.pop("train").items() if name not in FREE_TO_CHANGE}
+    return {
+        **asked,
+        "train": train,
+        "schemes": schemes_of(network),
+        "steps_per_epoch": run.steps_per_epoch,
+        "processes": run.world.size,
+    }
+
+
+def check_identity(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare the identity in a checkpoint with that of the call that wants to resume it.
+
+    Raises:
+        CheckpointError: naming every field that differs, with both values.
+    """
+    before, after = _flatten(stored), _flatten(now)
+    lines = [
+        f"  {name}: {_shown(before, name)} in the checkpoint, {_shown(after, name)} now"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+    ]
+    if lines:
+        more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
+        raise CheckpointError(
+            "the checkpoint belongs to another training:\n" + "\n".join(lines[:10]) + more + "\n"
+            "Resume with the settings of the checkpoint (config.json in the run folder has them), "
+            "or train anew in another run folder."
+        )
+
+
+_ABSENT = object()
+
+
+def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(tree, Mapping) and tree:
+        return {k: v for key, item in tree.items() for k, v in _flatten(item, f"{path}.{key}" if path else key).items()}
+    if isinstance(tree, list) and tree:
+        return {k: v for i, item in enumerate(tree) for k, v in _flatten(item, f"{path}[{i}]").items()}
+    return {path: tree}
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "absent"
+
+
+def costs(before: Profile, after: Profile) -> dict[str, dict[str, int]]:
+    """The totals before and after the training."""
+    return {"before": _totals(before), "after": _totals(after)}
+
+
+def _totals(profile: Profile) -> dict[str, int]:
+    return {
+        "macs": profile.macs,
+        "params": profile.params,
+        "bitops": profile.bitops,
+        "bytes": profile.size_bytes,
+        "activation_bytes": profile.activation_bytes,
+    }
+
+
+def artifact_header(
+    order: Order, network: nn.Module, metrics: Mapping[str, float], cost: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The header of the artifact. It holds no times, so that equal trainings leave equal files."""
+    asked = order.to_dict()
+    return {
+        "format": ARTIFACT_FORMAT,
+        "architecture": architecture_of(network),
+        "schemes": schemes_of(network),
+        "task": asked["task"],
+        "metrics": finite(metrics),
+        "budget": asked["budget"],
+        "cost": cost,
+        "config": {"methods": asked["methods"], "train": asked["train"]},
+        "versions": versions(),
+    }
+
+
+def build_report(
+    order: Order,
+    run: Run,
+    *,
+    before: Profile,
+    after: Profile,
+    metrics: Mapping[str, float],
+    float_metrics: Mapping[str, float] | None,
+    latency_ms: float | None,
+) -> dict[str, Any]:
+    """The content of `report.json`."""
+    asked = order.to_dict()
+    cost = costs(before, after)
+    found: dict[str, Any] = {"final": finite(metrics)}
+    if float_metrics is not None:
+        found["float"] = finite(float_metrics)
+    if run.best is not None:
+        found["best"] = finite(run.best)
+    report = {
+        "version": REPORT_VERSION,
+        "command": list(order.command),
+        "model": order.model,
+        "architecture": order.architecture,
+        "task": asked["task"],
+        "methods": asked["methods"],
+        "budget": {} if order.budget is None else {"asked": order.budget.to_dict()},
+        "cost": cost,
+        "metrics": found,
+        "curves": [finite(row) for row in run.curves],
+        "layers": [layer.to_dict() for layer in after.layers],
+        "config": asked["train"],
+        "machine": {**describe_machine(run.world.device), "processes": run.world.size},
+        "versions": versions(),
+        "git": git_state(),
+        "seed": order.config.seed,
+        "seconds": run.seconds,
+        "data_seconds": sum(row["data_seconds"] for row in run.curves),
+        "artifact": "artifact.safetensors",
+    }
+    if latency_ms is not None:
+        report["latency_ms"] = latency_ms
+    return report
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The same numbers with None for those that JSON cannot write."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
