@@ -47,11 +47,8 @@ def test_the_first_and_last_layer_keep_eight_bits_and_the_image_is_not_quantized
 
 
 def test_auto_takes_the_grid_that_fits_int8_at_eight_bits_and_the_papers_below(images):
-    assert [s.scheme for s in _schemes(SAT(w_bits=4, a_bits=4), images).values()] == [
-        "modified",
-        "original",
-        "modified",
-    ]
+    schemes = _schemes(SAT(w_bits=4, a_bits=4), images)
+    assert [s.scheme for s in schemes.values()] == ["symmetric", "original", "symmetric"]
     everywhere = _schemes(SAT(w_bits=4, a_bits=4, scheme="original"), images)
     assert {s.scheme for s in everywhere.values()} == {"original"}
 

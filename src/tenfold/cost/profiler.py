@@ -7,7 +7,8 @@ touched, whatever its `forward` does, and a network of any size is counted in th
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -111,9 +112,26 @@ def _run(network: nn.Module, inputs: tuple[Any, ...], *, fake: bool) -> Recorder
     arguments = [_argument(item, twin, fake_mode) for item in inputs]
     recorder = Recorder(twin, arguments)
     devices = {p.device for p in twin.parameters() if p.device.type == "cuda"} if not fake else set()
-    with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), fake_mode or nullcontext(), recorder:
+    with (
+        torch.random.fork_rng(devices=list(devices)),
+        torch.no_grad(),
+        _plain_attention(),
+        fake_mode or nullcontext(),
+        recorder,
+    ):
         twin(*arguments)
     return recorder
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Keep torch's attention and encoder layers from fusing themselves into one operator, across their submodules."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 def _copied(network: nn.Module, fake_mode: fake_tensor.FakeTensorMode | None) -> nn.Module:

@@ -175,7 +175,7 @@ def _downloaded(create: Callable[[], nn.Module], name: str) -> nn.Module:
         raise
     except Exception as error:  # downloaders raise the errors of many packages
         raise DataError(
-            f"the pretrained weights of {name} could not be had: {error}. "
+            f"the pretrained weights of {name} could not be had: {str(error).rstrip('.')}. "
             "They are downloaded on first use: check the connection, or build the network with pretrained=False."
         ) from error
 

@@ -57,7 +57,7 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     if missing:
         raise UsageError(
             f"device {name!r} is not there: {torch.cuda.device_count()} CUDA devices, MPS "
-            f"{'available' if torch.backends.mps.is_available() else 'not available'}. Use \"auto\" or \"cpu\"."
+            f'{"available" if torch.backends.mps.is_available() else "not available"}. Use "auto" or "cpu".'
         )
     return torch.device("cuda", local_rank) if device.type == "cuda" and device.index is None else device
 

@@ -110,9 +110,7 @@ def evaluate_passes(
     found = []
     for one in combined_passes(methods, network):
         one.enter()
-        metrics = evaluate_in(
-            network, task, world, batch_size=batch_size, workers=workers, should_stop=should_stop
-        )
+        metrics = evaluate_in(network, task, world, batch_size=batch_size, workers=workers, should_stop=should_stop)
         if metrics is None:
             return None
         found.append(metrics)

@@ -241,9 +241,7 @@ def _finish(
     for method in order.methods:
         network = method.finish(network)
     network.eval()
-    metrics = evaluate_in(
-        network, task, world, batch_size=order.config.eval_batch_size, workers=order.config.workers
-    )
+    metrics = evaluate_in(network, task, world, batch_size=order.config.eval_batch_size, workers=order.config.workers)
     assert metrics is not None
     network.to("cpu", memory_format=torch.contiguous_format)
     example = task.example()
