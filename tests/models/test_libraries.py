@@ -60,7 +60,7 @@ def test_torchvisions_networks_refuse_other_channels():
 
 
 def test_an_option_that_one_network_of_timm_does_not_take_is_refused():
-    with pytest.raises(UsageError, match="timm cannot build 'resnet10t' .*img_size"):
+    with pytest.raises(UsageError, match=r"timm cannot build 'resnet10t' .*img_size"):
         build("timm:resnet10t", img_size=32)
 
 
