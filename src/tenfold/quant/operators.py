@@ -26,12 +26,27 @@ SMALLEST_PEAK = 1e-30
 """The largest magnitude of a tensor is taken as at least this, so that a tensor of zeros divides by something."""
 
 
-def _peak(values: Tensor, per_channel: bool) -> Tensor:
-    """Largest magnitude, as a 0-d tensor or (C_out, 1, …), without a temporary of the tensor's size."""
-    if per_channel:
-        return values.abs().amax(dim=tuple(range(1, values.dim())), keepdim=True).clamp_min_(SMALLEST_PEAK)
-    low, high = torch.aminmax(values)
-    return torch.maximum(-low, high).clamp_min_(SMALLEST_PEAK)
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor in float32 and in one of the two layouts that `_rows` can view."""
+    channels_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return (tensor if channels_last else tensor.contiguous()).float()
+
+
+def _rows(tensor: Tensor, per_channel: bool) -> Tensor:
+    """A view of a `_dense` tensor with one row a maximum: (C_out, N) or (1, N).
+
+    The order of the elements in a row does not matter, so channels-last tensors are viewed in their own order; a full
+    reduction over them would copy them first.
+    """
+    if not tensor.is_contiguous():
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.view(tensor.shape[0] if per_channel else 1, -1)
+
+
+def _peak(rows: Tensor) -> Tensor:
+    """Largest magnitude of each row, (rows, 1)."""
+    low, high = torch.aminmax(rows, dim=1, keepdim=True) if len(rows) > 1 else torch.aminmax(rows.flatten())
+    return torch.maximum(-low, high).clamp_min_(SMALLEST_PEAK).view(-1, 1)
 
 
 @torch.library.custom_op("tenfold::quantize_weight", mutates_args=())
@@ -41,7 +56,7 @@ def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, c
     With `clamp`, DoReFa's normalization: t = tanh(W) / max|tanh W|, then 2 q_b((t + 1) / 2) - 1, in [-1, 1].
     Without it, the same grid on t = W / max|W|, multiplied by max|W|: the scale of the weight stays.
 
-    Source: `sat.md` section 2.1. The gradient flows through the maximum, to its arg-max only; equal maxima share it.
+    Source: `sat.md` section 2.1. The gradient flows through the maximum, to its first arg-max only.
 
     Args:
         weight: (C_out, …), any float dtype.
@@ -53,9 +68,8 @@ def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, c
     Returns:
         float32 tensor of the weight's shape.
     """
-    values = weight.float()
-    values = torch.tanh(values) if clamp else values.clone()
-    peak = _peak(values, per_channel)
+    values = torch.tanh(_dense(weight)) if clamp else _dense(weight).clone()
+    peak = _peak(_rows(values, per_channel)).view(-1, *[1] * (weight.dim() - 1))
     if bits == FLOAT_BITS:
         return values.div_(peak) if clamp else values
     steps = num_steps(bits, check_scheme(scheme))
@@ -71,17 +85,24 @@ def _(weight: Tensor, bits: int, scheme: str, per_channel: bool, clamp: bool) ->
 
 @torch.library.custom_op("tenfold::quantize_weight_backward", mutates_args=())
 def quantize_weight_backward(gradient: Tensor, weight: Tensor, per_channel: bool) -> Tensor:
-    """Gradient of `quantize_weight` with clamp: straight through the rounding, exact through tanh and the maximum."""
-    gradient, tanh = gradient.float(), torch.tanh(weight.float())
-    peak = _peak(tanh, per_channel)
-    is_peak = tanh.abs() == peak
-    dims = tuple(range(1, weight.dim())) if per_channel else tuple(range(weight.dim()))
-    share = (gradient * tanh).sum(dims, keepdim=True) / (peak.square() * is_peak.sum(dims, keepdim=True))
-    result = gradient / peak
-    # A handful of elements: cheaper to visit them than to pass over the tensor again.
-    index = is_peak.nonzero(as_tuple=True)
-    result[index] -= (share.expand_as(tanh)[index]) * tanh[index].sign()
-    return torch.addcmul(result, result, tanh.square_(), value=-1)
+    """Gradient of `quantize_weight` with clamp: straight through the rounding, exact through tanh and the maximum.
+
+    With t = tanh W and M = max|t| at m: (1 - t^2) (g / M - [m] sign(t_m) <g, t> / M^2).
+    """
+    tanh = torch.tanh(_dense(weight))
+    gradient = torch.empty_like(tanh).copy_(gradient) if gradient.stride() != tanh.stride() else gradient.float()
+    result = torch.ops.aten.tanh_backward(gradient, tanh)
+    values, gradients, results = (_rows(tensor, per_channel) for tensor in (tanh, gradient, result))
+    peak = _peak(values)
+    results.div_(peak)
+    # One element a row is corrected: the larger one of the ends, found without a pass over magnitudes.
+    highest, lowest = values.argmax(1, keepdim=True), values.argmin(1, keepdim=True)
+    position = torch.where(values.gather(1, highest) == peak, highest, lowest)
+    at_peak = values.gather(1, position)
+    inner = torch.linalg.vecdot(gradients, values).unsqueeze(1)
+    correction = (1 - at_peak.square()) * at_peak.sign() * inner / peak.square()
+    results.scatter_add_(1, position, -correction)
+    return result
 
 
 @quantize_weight_backward.register_fake

@@ -55,7 +55,8 @@ class WeightQuantizer(nn.Module):
         if self.layer.rescale == "none":
             return None
         quantized, weight = quantized.detach().float(), weight.detach().float()
-        deviation = quantized.std().clamp_min(torch.finfo(torch.float32).eps)  # all codes may be equal
+        spread = quantized.std(correction=min(1, quantized.numel() - 1))
+        deviation = spread.clamp_min(torch.finfo(torch.float32).eps)  # all codes may be equal
         if self.layer.rescale == "stddev":
             return weight.std() / deviation
         fan_out = weight.shape[0] * weight[0, 0].numel() if weight.dim() > 2 else weight.shape[0]
