@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from tenfold.cost import Budget, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
 from tenfold.methods import QAT, SAT, Method, create, list_methods
-from tenfold.quant import describe, quantized_layers
+from tenfold.quant import calibrate, describe, quantized_layers
 
 
 class _Residual(nn.Module):
@@ -114,8 +114,9 @@ def test_post_training_quantization_keeps_the_function(images):
         norm.momentum = None  # the statistics of the images, so that calibration finds them again
     network.train()(images)
     expected = network.eval()(images)
-    method = QAT(w_bits=8, a_bits=8, clamp=False, per_channel=True, calibrate=True)
+    method = QAT(w_bits=8, a_bits=8, clamp=False, per_channel=True)
     quantized = method.attach(network, None, images)
+    calibrate(quantized, [images])
     error = float((quantized.eval()(images) - expected).abs().max()) / float(expected.abs().max())
     assert 0 < error < 0.02
 

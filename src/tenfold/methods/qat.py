@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tenfold.cost import Budget
 from tenfold.methods.method import Method, register
 from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly, resolve_scheme
-from tenfold.quant import LayerFacts, LayerScheme, calibrate
+from tenfold.quant import LayerFacts, LayerScheme
 
 
 @register
@@ -20,8 +20,8 @@ class QAT(Method):
     """Train with quantized weights and activations at one bit-width, without scale adjustment.
 
     Source: DoReFa-Net (arXiv 1606.06160) and PACT (arXiv 1805.06085), with the layer conventions of `sat.md`
-    section 2.4. With `clamp=False, per_channel=True, calibrate=True` it starts from trained float weights, and without
-    any training it is plain post-training quantization.
+    section 2.4. With `clamp=False, per_channel=True` and calibration it starts from trained float weights; with no
+    epoch of training that is plain post-training quantization.
     """
 
     name: ClassVar[str] = "qat"
@@ -40,8 +40,6 @@ class QAT(Method):
     """Whether inputs may be negative; None: decided per layer from the data."""
     calibrated: bool = False
     """CG-PACT's gradient for the clipping levels instead of PACT's."""
-    calibrate: bool = False
-    """Set clipping levels and batch-norm statistics from the first batch, for trained float weights."""
 
     def __post_init__(self) -> None:
         check_options(self.w_bits, self.a_bits, self.scheme)
@@ -49,10 +47,7 @@ class QAT(Method):
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""
         bits = None if self.w_bits is None or self.a_bits is None else (self.w_bits, self.a_bits)
-        network = quantize_uniformly(network, budget, example, bits, self._scheme)
-        if self.calibrate:
-            calibrate(network, [example])
-        return network
+        return quantize_uniformly(network, budget, example, bits, self._scheme)
 
     def _scheme(self, facts: Mapping[str, LayerFacts], name: str, w_bits: int, a_bits: int) -> LayerScheme:
         fact = facts[name]
