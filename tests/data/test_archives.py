@@ -52,7 +52,12 @@ def directory(name):
 
 @pytest.mark.parametrize("suffix", [".tar.xz", ".tar.gz", ".tar"])
 def test_images_come_sorted_by_class_and_name(tmp_path, suffix):
-    members = [directory("train"), directory("train/cat"), ("train/README.txt", b"hello"), ("train/cat/._0.jpg", b"mac")]
+    members = [
+        directory("train"),
+        directory("train/cat"),
+        ("train/README.txt", b"hello"),
+        ("train/cat/._0.jpg", b"mac"),
+    ]
     images = [(f"train/{name}.jpg", jpeg(shade)) for name, shade in (("dog/2", 0), ("cat/1", 20), ("cat/0", 40))]
     pixels, targets, labels = decode_archive(write_archive(tmp_path / f"train{suffix}", members + images))
     assert labels == ("cat", "dog")
@@ -132,11 +137,11 @@ def test_names_that_point_elsewhere_write_nothing(tmp_path):
 def test_limits_hold_before_a_member_is_read(tmp_path, monkeypatch):
     path = small(tmp_path / "train.tar.xz")
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 100)
-    with pytest.raises(DataError, match="allowed are .* members of at most 100 bytes"):
+    with pytest.raises(DataError, match=r"allowed are .* members of at most 100 bytes"):
         decode_archive(path)
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 10_000)
     monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
-    with pytest.raises(DataError, match="'train/cat/0.jpg' is member 3"):
+    with pytest.raises(DataError, match=r"'train/cat/0.jpg' is member 3"):
         decode_archive(path)
     monkeypatch.setattr(archives, "MAX_DECODED_BYTES", 100)
     with pytest.raises(DataError, match="Extract it and give the folder instead"):

@@ -22,9 +22,7 @@ def test_images_of_the_right_size_pass_untouched():
 
 @pytest.mark.parametrize(("channels", "wanted"), [(3, 3), (1, 1), (1, 3), (3, 1)])
 def test_other_sizes_are_framed_as_predict_frames_a_file(channels, wanted):
-    preprocess = Preprocess(
-        size=10, resize=12, channels=wanted, mean=(0.0,) * wanted, std=(1.0,) * wanted, pixels=True
-    )
+    preprocess = Preprocess(size=10, resize=12, channels=wanted, mean=(0.0,) * wanted, std=(1.0,) * wanted, pixels=True)
     source = images(channels=channels)
     got = source.framed(np.arange(6), preprocess)
     for image, batched in zip(source.pixels, got, strict=True):

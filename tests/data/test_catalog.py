@@ -36,9 +36,9 @@ def test_an_existing_path_comes_first(root, tmp_path, monkeypatch):
 def test_an_unknown_name_suggests_what_there_is(root):
     with pytest.raises(UnknownNameError, match=r"unknown data set 'petz'. Did you mean pets.*TENFOLD_DATA"):
         open_dataset("petz")
-    with pytest.raises(UnknownNameError, match="Did you mean .*digits"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean .*digits"):
         open_dataset("digit")
-    with pytest.raises(UnknownNameError, match="Did you mean .*CIFAR100"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean .*CIFAR100"):
         open_dataset("torchvision:CIFAR1000")
 
 
@@ -49,7 +49,7 @@ def test_an_unknown_name_says_where_to_put_data(monkeypatch):
 
 
 def test_a_missing_folder_is_named(root, tmp_path):
-    with pytest.raises(MissingDataError, match="no data folder at .*gone"):
+    with pytest.raises(MissingDataError, match=r"no data folder at .*gone"):
         open_dataset(tmp_path / "gone")
     with pytest.raises(MissingDataError, match="no data folder at pets/gone"):
         open_dataset("pets/gone")
@@ -58,7 +58,7 @@ def test_a_missing_folder_is_named(root, tmp_path):
 def test_a_name_does_not_climb_out_of_tenfold_data(root, tmp_path):
     (tmp_path / "secret").mkdir()
     with pytest.raises(MissingDataError):
-        find_folder("../secret-not-here")
+        find_folder("../secret")
 
 
 def test_a_file_is_no_folder(root):
@@ -67,13 +67,13 @@ def test_a_file_is_no_folder(root):
 
 
 def test_a_folder_without_images_says_what_is_expected(tmp_path):
-    with pytest.raises(MissingDataError, match="holds no image data. Expected is one of: train/"):
+    with pytest.raises(MissingDataError, match=r"holds no image data. Expected is one of: train/"):
         open_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 2])
 def test_an_impossible_split_is_refused(fraction):
-    with pytest.raises(UsageError, match="eval_fraction is .*; allowed is 0 up to below 1"):
+    with pytest.raises(UsageError, match=r"eval_fraction is .*; allowed is 0 up to below 1"):
         open_dataset("digits", eval_fraction=fraction)
 
 

@@ -80,7 +80,7 @@ def test_a_single_folder_is_split_in_proportion_by_a_fixed_seed(tmp_path, inside
 
 def test_a_folder_too_small_to_split_is_refused(tmp_path):
     write_classes(tmp_path, {"ant": 1, "bee": 1})
-    with pytest.raises(DataError, match="2 images cannot be split with a fraction of 0.2"):
+    with pytest.raises(DataError, match=r"2 images cannot be split with a fraction of 0.2"):
         open_dataset(tmp_path)
 
 
@@ -94,6 +94,14 @@ def test_a_truncated_file_is_named_when_it_is_read(tmp_path):
         dataset.evaluation.framed(rows, PREPROCESS)
     with pytest.raises(DataError, match=r"train.ant.1\.png .*skip_bad=True"):
         dataset.train.varied(rows, PREPROCESS, Augmentation(crop="resized"), Draws(0, 0, rows))
+
+
+def test_an_image_too_narrow_to_resize_is_named(tmp_path):
+    write_classes(tmp_path / "train", {"ant": 1, "bee": 1})
+    write_classes(tmp_path / "val", {"ant": 1})
+    write_image(tmp_path / "val" / "bee" / "line.png", size=(1_000_000, 1))
+    with pytest.raises(DataError, match=r"line\.png: an image of 1000000 x 1 pixels is too narrow"):
+        open_dataset(tmp_path).evaluation.framed(np.array([1]), PREPROCESS)
 
 
 def test_bad_files_are_skipped_on_request_and_listed(tmp_path):

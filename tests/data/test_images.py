@@ -1,6 +1,9 @@
 """Images of every kind come in as upright 8-bit RGB, and bad files are refused by name."""
 
+import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -36,6 +39,25 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path, suffix):
     got = read_image(tmp_path / f"a{suffix}")
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got[:, :, 0], expected)
+
+
+def test_sixteen_bit_rgb_keeps_its_high_byte(tmp_path):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    wide = np.array([[[0, 32896, 65535], [257, 514, 771]]], ">u2")  # whole multiples of 257
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0" + wide.tobytes())),
+        (b"IEND", b""),
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[[0, 128, 255], [1, 2, 3]]])
+
+
+def test_damaged_exif_does_not_cost_the_image(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png", exif=b"Exif\0\0 nothing of the kind")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture())
 
 
 @pytest.mark.parametrize("values", [np.array([[0, 70000]], np.int32), np.array([[0.0, 1.0]], np.float32)])
@@ -110,12 +132,8 @@ def test_any_damage_is_a_data_error_or_an_image(tmp_path):
         for _ in range(60):
             damaged = whole.copy()
             damaged[random.integers(0, len(whole), 5)] = random.integers(0, 256, 5)
-            try:
-                image = decode_image(damaged.tobytes(), "damaged")
-            except DataError as error:
-                assert "damaged" in str(error)
-            else:
-                assert image.ndim == 3
+            with contextlib.suppress(DataError):
+                assert decode_image(damaged.tobytes(), "damaged").ndim == 3
 
 
 def test_what_is_no_image_is_refused_by_name(tmp_path):
@@ -136,10 +154,10 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
-    content = io.BytesIO()
-    Image.new("1", (100_000, 60_000)).save(content, "PNG")  # some kilobytes that would decode to 18 GB
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 60_000, 8, 2, 0, 0, 0)  # some bytes that ask for 18 GB
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     with pytest.raises(DataError, match="huge is too large"):
-        decode_image(content.getvalue(), "huge")
+        decode_image(header + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")), "huge")
     monkeypatch.setattr(images_module, "MAX_PIXELS", 100)
     content = io.BytesIO()
     Image.new("RGB", (11, 10)).save(content, "PNG")

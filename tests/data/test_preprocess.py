@@ -100,7 +100,9 @@ def test_an_unknown_key_is_refused_with_a_suggestion():
         Preprocess.from_dict({"size": 8})
 
 
-@pytest.mark.parametrize("image", [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)]
+)
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ShapeError, match=r"needed is uint8 of shape \(H, W, 3\)"):
         Preprocess(size=8, resize=8)(image)

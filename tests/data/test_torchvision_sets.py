@@ -62,10 +62,10 @@ def test_a_set_that_cannot_be_fetched_says_where_to_put_it(tmp_path, monkeypatch
         raise RuntimeError("Error downloading")
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", offline)
-    with pytest.raises(MissingDataError, match="MNIST is not in .*empty and could not be fetched"):
+    with pytest.raises(MissingDataError, match=r"MNIST is not in .*empty and could not be fetched"):
         open_dataset("torchvision:MNIST")
 
 
 def test_an_unknown_set_is_refused():
-    with pytest.raises(UnknownNameError, match="Did you mean .*MNIST"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean .*MNIST"):
         open_dataset("torchvision:EMNISTT")

@@ -69,7 +69,9 @@ def test_a_start_in_the_middle_gives_the_same_rest(task):
 def test_starting_late_decodes_nothing_before(photos, monkeypatch):
     task = tasks.create("classify", data=photos, image_size=16)
     asked = []
-    monkeypatch.setattr(task.dataset.train, "varied", lambda rows, *_: asked.append(rows) or np.zeros((6, 3, 16, 16), np.uint8))
+    monkeypatch.setattr(
+        task.dataset.train, "varied", lambda rows, *_: asked.append(rows) or np.zeros((6, 3, 16, 16), np.uint8)
+    )
     epoch_of(task, start=2)
     assert len(asked) == 1
 
@@ -234,7 +236,7 @@ def test_the_description_is_json_and_tells_how_to_use_the_network(task):
 
 @pytest.mark.parametrize("size", [0, -8, 5000, 10**12, 2.5])
 def test_a_size_that_makes_no_sense_is_refused(size):
-    with pytest.raises(ShapeError, match="image_size is .*; allowed is a whole number of pixels from 1 to 4096"):
+    with pytest.raises(ShapeError, match=r"image_size is .*; allowed is a whole number of pixels from 1 to 4096"):
         tasks.create("classify", image_size=size)
 
 
@@ -268,7 +270,7 @@ def test_batches_that_make_no_sense_are_refused_at_once(options, message):
 
 
 def test_wrong_data_is_named(tmp_path, photos):
-    with pytest.raises(MissingDataError, match="no data folder at .*gone"):
+    with pytest.raises(MissingDataError, match=r"no data folder at .*gone"):
         tasks.create("classify", data=tmp_path / "gone")
     with pytest.raises(UnknownNameError, match="Did you mean digits"):
         tasks.create("classify", data="digts")

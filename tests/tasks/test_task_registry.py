@@ -12,12 +12,14 @@ def test_a_task_is_made_by_name():
 
 
 def test_an_unknown_task_suggests_the_nearest():
-    with pytest.raises(UnknownNameError, match="unknown task 'clasify'. Did you mean classify"):
+    with pytest.raises(UnknownNameError, match=r"unknown task 'clasify'. Did you mean classify"):
         tasks.create("clasify")
 
 
 def test_an_unknown_option_suggests_the_nearest():
-    with pytest.raises(UnknownNameError, match="unknown option of the task 'classify' 'imagesize'. Did you mean image_size"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown option of the task 'classify' 'imagesize'. Did you mean image_size"
+    ):
         tasks.create("classify", imagesize=8)
 
 

@@ -35,7 +35,7 @@ _HOMES = {
     "register_operation": "operations",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - the names are strings
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -60,8 +60,7 @@ class Budget:
             name, equals, amount = (part.strip() for part in piece.partition("="))
             if not (name and equals and amount):
                 raise UsageError(f"budget {text!r}: {piece.strip()!r} is not name=amount, such as macs=50M,bytes=300k.")
-            if name not in _NAMES:
-                raise UnknownNameError("budget limit", name, _NAMES, hint=f"Allowed: {', '.join(_NAMES)}.")
+            _check_name(name)
             if name in limits:
                 raise UsageError(f"budget {text!r}: {name} is given twice; keep one of them.")
             try:
@@ -105,17 +104,23 @@ class Budget:
             UsageError: if a limit is not a finite number above zero.
         """
         for name in limits:
-            if name not in _NAMES:
-                raise UnknownNameError("budget limit", name, _NAMES, hint=f"Allowed: {', '.join(_NAMES)}.")
+            _check_name(name)
         return cls(**limits)
 
 
 _NAMES = tuple(field.name for field in fields(Budget))
 
 
+def _check_name(name: str) -> None:
+    if name not in _NAMES:
+        # The error lists what is allowed only where it finds nothing near.
+        near = difflib.get_close_matches(name, _NAMES, cutoff=0.4)
+        raise UnknownNameError("budget limit", name, _NAMES, hint=f"Allowed: {', '.join(_NAMES)}." if near else "")
+
+
 def _checked(name: str, limit: object) -> int | float:
     """The limit as an int where it is whole, so that equal budgets are equal and print alike."""
-    if isinstance(limit, bool) or not isinstance(limit, numbers.Real):
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)):
         raise UsageError(
             f"budget: {name}={limit!r} is not a number. Give a number above zero, or read text with Budget.parse."
         )

@@ -16,11 +16,12 @@ _FREE_NAMESPACES = {"prim"}  # questions about a tensor: its device, its sizes
 _FREE_PREFIXES = ("tenfold::quantize_",)
 
 _NAMES = """
-_local_scalar_dense _to_copy _unsafe_view alias_copy as_strided_ as_strided_scatter block_diag bucketize cat clone complex
-constant_pad_nd copy detach detach_ diag_embed diagonal_scatter equal fill flip is_same_size lift lift_fresh_copy pad
-polar reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
-replication_pad3d resize roll rot90 select_scatter set slice_scatter split_with_sizes_copy squeeze_ stack t_ transpose_
-unsafe_split unsafe_split_with_sizes unsqueeze_ unfold_copy view_copy zero
+_local_scalar_dense _to_copy _unsafe_view alias_copy as_strided_ as_strided_scatter block_diag bucketize cat clone
+complex constant_pad_nd copy detach detach_ diag_embed diagonal_scatter equal fill flip is_same_size lift
+lift_fresh_copy pad polar reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave
+replication_pad1d replication_pad2d replication_pad3d resize roll rot90 select_scatter set slice_scatter
+split_with_sizes_copy squeeze_ stack t_ transpose_ unsafe_split unsafe_split_with_sizes unsqueeze_ unfold_copy
+view_copy zero
 
 arange empty empty_like empty_permuted empty_strided eye full full_like linspace logspace new_empty new_empty_strided
 new_full new_ones new_zeros ones ones_like scalar_tensor tril_indices triu_indices zeros zeros_like _efficientzerotensor
@@ -42,8 +43,9 @@ _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool2
 avg_pool2d avg_pool3d fractional_max_pool2d fractional_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
 mkldnn_adaptive_avg_pool2d mkldnn_max_pool2d mkldnn_max_pool3d max_unpool2d max_unpool3d
 
-channel_shuffle col2im im2col pixel_shuffle pixel_unshuffle _upsample_nearest_exact1d _upsample_nearest_exact2d
-_upsample_nearest_exact3d upsample_nearest1d upsample_nearest2d upsample_nearest3d
+channel_shuffle native_channel_shuffle col2im im2col pixel_shuffle pixel_unshuffle
+_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_nearest1d upsample_nearest2d
+upsample_nearest3d
 
 _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async _functional_assert_scalar _pin_memory
 is_pinned item sym_constrain_range sym_constrain_range_for_size sym_numel sym_size sym_storage_offset sym_stride

@@ -1,8 +1,8 @@
 """How many multiply-adds each operator of PyTorch makes: a table of rules, and a list of operators that make none.
 
-One MAC is one multiply-add of two values. Counted are matrix products, convolutions (zeros of the padding included, as in
-every published table), attention, and interpolation at sampled places. By the same convention the elementwise arithmetic
-of norms, activations, scaling, softmax, pooling and reductions counts nothing.
+One MAC is one multiply-add of two values. Counted are matrix products, convolutions (zeros of the padding included, as
+in every published table), attention, and interpolation at sampled places. By the same convention the elementwise
+arithmetic of norms, activations, scaling, softmax, pooling and reductions counts nothing.
 
 An operator that is neither in the table nor known to be free has no cost that could be trusted, and counting stops.
 """
@@ -51,8 +51,8 @@ class Operation:
     Attributes:
         kind: what the row in the table is called.
         macs: gives the multiply-adds of a call.
-        operands: names of the arguments that are multiplied with each other; the one that comes from parameters alone, if
-            any, is the weight, and decides with which bits the work is done.
+        operands: names of the arguments that are multiplied with each other; the one that comes from parameters alone,
+            if any, is the weight, and decides with which bits the work is done.
     """
 
     kind: str
@@ -101,17 +101,20 @@ def find_operations(operator: torch._ops.OpOverload) -> tuple[Operation, ...] | 
 # Rules. Each takes a call and gives the exact number of multiply-adds.
 
 
-def _convolution(call: Call) -> int:
-    if call.arguments.get("transposed", False):
-        # Each input value meets every output channel of its group at every place of the kernel.
-        return _first(call, "input", "self").numel() * math.prod(call["weight"].shape[1:])
-    weight = _first(call, "weight", "W")
-    # Not weight.shape[1:]: a prepacked weight may carry its groups in a dimension of its own.
-    return call.output.numel() * weight.numel() // call.output.shape[-len(call["stride"]) - 1]
+def _convolution(data: str, weight: str) -> Operation:
+    def macs(call: Call) -> int:
+        if call.arguments.get("transposed", False):
+            # Each input value meets every output channel of its group at every place of the kernel.
+            return call[data].numel() * math.prod(call[weight].shape[1:])
+        # Not weight.shape[1:]: a prepacked weight may carry its groups in a dimension of its own.
+        channels = call.output.shape[-len(call["stride"]) - 1]
+        return call.output.numel() * (call[weight].numel() // channels)
+
+    return Operation(kind="conv", macs=macs, operands=(data, weight))
 
 
 def _matrix_product(left: str, right: str) -> Operation:
-    """`left` (..., N, K) times `right` (..., K, M), also where M or N is missing: each value of `left` meets M others."""
+    """`left` (..., N, K) times `right` (..., K, M), where N or M may be missing: each left value meets M others."""
 
     def macs(call: Call) -> int:
         columns = call[right].shape[-1] if call[right].ndim > 1 else 1
@@ -127,7 +130,7 @@ def _linear(left: str, right: str) -> Operation:
 
 
 def _attention(call: Call) -> int:
-    """q k^T and attention times v; a causal mask does not halve it, as the masked half is a matter of the kernel."""
+    """The products q k^T and attention times v; a causal mask does not halve them, as not every kernel skips."""
     query, key, value = call["query"], call["key"], call["value"]
     scores = query.numel() // query.shape[-1] * key.shape[-2]
     return scores * (query.shape[-1] + value.shape[-1])
@@ -197,8 +200,8 @@ def _roi_align(call: Call) -> int:
     samples = call["sampling_ratio"]
     if samples <= 0:
         raise CountError(
-            "torchvision::roi_align with sampling_ratio <= 0 takes as many samples as a box is large, which depends on the "
-            "data. Give the module a sampling_ratio of at least 1."
+            f"cannot count torchvision::roi_align with sampling_ratio={samples}: the samples taken "
+            "then depend on the size of each box. Give the module a sampling_ratio of at least 1."
         )
     return 4 * samples**2 * call.output.numel()
 
@@ -207,10 +210,6 @@ def _recurrent_layer(call: Call) -> int:
     """One layer and direction: every step multiplies its input and its state by all gates."""
     steps = call["input"].numel() // call["input"].shape[-1]
     return steps * (call["weight0"].numel() + call["weight1"].numel())
-
-
-def _first(call: Call, *names: str) -> Tensor:
-    return next(call[name] for name in names if name in call.arguments)
 
 
 _OPERATIONS: dict[str, tuple[Operation, ...]] = {
@@ -248,27 +247,22 @@ _OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "aten::cudnn_grid_sampler": _per_output(4),
     "aten::affine_grid_generator": (Operation(kind="matmul", macs=_affine_grid, operands=("theta",)),),
 }
-for _name in (
-    "aten::convolution",
-    "aten::_convolution",
-    "aten::convolution_overrideable",
-    "aten::mkldnn_convolution",
-    "aten::cudnn_convolution",
-    "aten::miopen_convolution",
-    "mkldnn::_convolution_pointwise",
+for _name, _data, _weight in (
+    ("aten::convolution", "input", "weight"),
+    ("aten::_convolution", "input", "weight"),
+    ("aten::convolution_overrideable", "input", "weight"),
+    ("aten::mkldnn_convolution", "self", "weight"),
+    ("aten::cudnn_convolution", "self", "weight"),
+    ("aten::miopen_convolution", "self", "weight"),
+    ("mkldnn::_convolution_pointwise", "X", "W"),
 ):
-    _operands = {"aten": ("input", "weight"), "mkldnn": ("X", "W")}[_name.split("::")[0]]
-    if _name in {"aten::mkldnn_convolution", "aten::cudnn_convolution", "aten::miopen_convolution"}:
-        _operands = ("self", "weight")
-    _OPERATIONS[_name] = (Operation(kind="conv", macs=_convolution, operands=_operands),)
+    _OPERATIONS[_name] = (_convolution(_data, _weight),)
 for _name in (
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_fused_attention_overrideable",
-    "_scaled_dot_product_attention_math_for_mps",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_scaled_dot_product_fused_attention_overrideable",
+    "aten::_scaled_dot_product_attention_math_for_mps",
 ):
-    _OPERATIONS[f"aten::{_name}"] = (
-        Operation(kind="attention", macs=_attention, operands=("query", "key", "value")),
-    )
+    _OPERATIONS[_name] = (Operation(kind="attention", macs=_attention, operands=("query", "key", "value")),)

@@ -24,7 +24,7 @@ _SHAPE_ONLY = {f"aten::{name}_like" for name in ("zeros", "ones", "empty", "full
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Work:
     """What one module did of one kind.
 
@@ -163,10 +163,13 @@ class Recorder(TorchDispatchMode):
 
     def _unknown(self, operator: str) -> CountError:
         place = f"module {self._stack[-1]!r}" if self._stack[-1] else "the network itself"
-        rule = f"tenfold.cost.register_operation({operator!r}, macs=lambda call: ...)"
+        if "::" in operator:
+            rule = f"tenfold.cost.register_operation({operator!r}, macs=lambda call: ...)"
+            advice = f"Add a rule with {rule}, or macs=0 if it multiplies nothing."
+        else:
+            advice = "It runs functions of its own; write this part with plain operators."
         return CountError(
-            f"cannot count the operator {operator} in {place}: its cost is unknown, and zero would be a guess. "
-            f"Add a rule with {rule}, or macs=0 if it multiplies nothing."
+            f"cannot count the operator {operator} in {place}: its cost is unknown, and zero would be a guess. {advice}"
         )
 
 
@@ -175,4 +178,9 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _storage(tensor: Tensor) -> StorageWeakRef:
+    if tensor.layout is not torch.strided:
+        raise CountError(
+            f"cannot count with a tensor of layout {tensor.layout}: how much of it is multiplied is hidden. "
+            "Give the network with plain dense tensors."
+        )
     return StorageWeakRef(tensor.untyped_storage())

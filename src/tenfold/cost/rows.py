@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -25,88 +26,102 @@ def make_rows(recorder: Recorder, policy: BitPolicy | None) -> Profile:
     """
     modules = dict(recorder.network.named_modules())
     works = sorted(recorder.works.values(), key=lambda work: work.order)
-    weighted = [work for work in works if work.has_weight]
-    bits = {id(work): _said_bits(work.module, modules[work.module]) for work in works}
-    if policy is not None:
-        for idx, work in enumerate(weighted):
-            name, module = work.module, modules[work.module]
-            bits[id(work)] = _checked_bits(policy(name, module, idx, len(weighted)), name)
-
-    # Every parameter has one row: the first work that used it, else the row of its module.
-    first_user: dict[str, Work] = {}
-    for work in works:
-        for name in work.parameters:
-            first_user.setdefault(name, work)
-    by_module = {work.module: work for work in reversed(works)}
-    numels: dict[int, int] = {}
-    sizes: dict[int, int] = {}
+    bits = _bits_of_works(works, modules, policy)
+    users = _users_of_parameters(recorder, works, modules)
+    params: defaultdict[Work, int] = defaultdict(int)
+    sizes: defaultdict[Work, int] = defaultdict(int)
     for name, parameter in recorder.network.named_parameters():
-        module_name, _, short_name = name.rpartition(".")
-        module = modules[module_name]
-        user = first_user.get(name) or by_module.get(module_name)
-        if user is None:
-            kind = "norm" if _is_norm(module) else "parameters"
-            user = Work(module_name, kind, has_weight=False, order=_place(recorder, module_name))
-            by_module[module_name] = user
-            works.append(user)
-            bits[id(user)] = _said_bits(module_name, module)
-        w_bits = bits[id(user)][0] if name in user.weights else _storage_bits(short_name, module_name, module)
-        numels[id(user)] = numels.get(id(user), 0) + parameter.numel()
-        sizes[id(user)] = sizes.get(id(user), 0) + -(-parameter.numel() * w_bits // 8)
+        work = users[name]
+        stored_bits = bits[work][0] if name in work.weights else _stored_bits(name, modules)
+        params[work] += parameter.numel()
+        sizes[work] += _bytes(parameter.numel(), stored_bits)
+        bits.setdefault(work, _said_bits(work.module, modules))
 
-    layers = []
-    for work in sorted(works, key=lambda work: work.order):
-        w_bits, a_bits = bits[id(work)]
-        if work.macs and not work.has_weight:
-            w_bits = a_bits
-        layers.append(
+    return Profile(
+        tuple(
             LayerCost(
                 name=work.module,
                 kind=work.kind,
                 macs=work.macs,
-                params=numels.get(id(work), 0),
-                w_bits=w_bits,
-                a_bits=a_bits,
-                bitops=work.macs * w_bits * a_bits,
-                size_bytes=sizes.get(id(work), 0),
-                input_bytes=-(-work.input_values * a_bits // 8),
-                activation_bytes=-(-work.output_values * a_bits // 8),
+                params=params[work],
+                w_bits=bits[work][0],
+                a_bits=bits[work][1],
+                bitops=work.macs * bits[work][0] * bits[work][1],
+                size_bytes=sizes[work],
+                input_bytes=_bytes(work.input_values, bits[work][1]),
+                activation_bytes=_bytes(work.output_values, bits[work][1]),
                 output_shape=work.output_shape,
             )
+            for work in sorted(bits, key=lambda work: work.order)
         )
-    return Profile(tuple(layers))
+    )
 
 
-def _place(recorder: Recorder, module_name: str) -> int:
-    """Where in the run a module was first called; modules that were not come last."""
-    return recorder.first_calls.get(module_name, recorder.steps + 1)
+def checked_bits(bits: object, owner: str) -> tuple[int, int]:
+    """The pair (weight bits, input bits), if it is one."""
+    if isinstance(bits, tuple) and len(bits) == 2 and all(isinstance(b, int) and 0 <= b <= FLOAT_BITS for b in bits):
+        return bits
+    raise UsageError(f"{owner} has bits {bits!r}; needed are two whole numbers from 0 to 32: of weights and of inputs.")
 
 
-def _said_bits(name: str, module: nn.Module) -> tuple[int, int]:
-    return _checked_bits((getattr(module, "w_bits", FLOAT_BITS), getattr(module, "a_bits", FLOAT_BITS)), name)
-
-
-def _checked_bits(bits: object, name: str) -> tuple[int, int]:
-    if (
-        not isinstance(bits, tuple)
-        or len(bits) != 2
-        or not all(isinstance(b, int) and 0 <= b <= FLOAT_BITS for b in bits)
-    ):
-        raise UsageError(
-            f"layer {name!r} has bits {bits!r}; needed are two whole numbers from 0 to 32: of weights and of inputs."
-        )
+def _bits_of_works(
+    works: list[Work], modules: dict[str, nn.Module], policy: BitPolicy | None
+) -> dict[Work, tuple[int, int]]:
+    bits = {work: _said_bits(work.module, modules) for work in works}
+    weighted = [work for work in works if work.has_weight]
+    for work in works:
+        if not work.has_weight:
+            bits[work] = (bits[work][1], bits[work][1])  # both operands are activations
+    if policy is not None:
+        for idx, work in enumerate(weighted):
+            name = work.module
+            bits[work] = checked_bits(policy(name, modules[name], idx, len(weighted)), f"layer {name!r}")
     return bits
 
 
-def _storage_bits(short_name: str, module_name: str, module: nn.Module) -> int:
+def _users_of_parameters(recorder: Recorder, works: list[Work], modules: dict[str, nn.Module]) -> dict[str, Work]:
+    """The one row of each parameter: the first work that used it, else the row of its module."""
+    users: dict[str, Work] = {}
+    for work in works:
+        for name in work.parameters:
+            users.setdefault(name, work)
+    rows = {work.module: work for work in reversed(works)}
+    for name, _ in recorder.network.named_parameters():
+        module_name = name.rpartition(".")[0]
+        parent_name = module_name.rpartition(".")[0]
+        if module_name not in rows and parent_name in rows and hasattr(modules[parent_name], "w_bits"):
+            module_name = parent_name  # the parameters of a quantizer belong to the layer that it serves
+        if name not in users:
+            if module_name not in rows:
+                kind = "norm" if _is_norm(modules[module_name]) else "parameters"
+                order = recorder.first_calls.get(module_name, recorder.steps + 1)  # never called: last
+                rows[module_name] = Work(module_name, kind, has_weight=False, order=order)
+            users[name] = rows[module_name]
+    return users
+
+
+def _said_bits(name: str, modules: dict[str, nn.Module]) -> tuple[int, int]:
+    """What a module says of its bits, in attributes that quantized layers have."""
+    module = modules[name]
+    said = getattr(module, "w_bits", FLOAT_BITS), getattr(module, "a_bits", FLOAT_BITS)
+    return checked_bits(said, f"layer {name!r}")
+
+
+def _stored_bits(name: str, modules: dict[str, nn.Module]) -> int:
     """Bits in a file of a parameter that no product uses as its weight."""
-    if short_name == "alpha" or _is_norm(module):
-        return 0  # folded into its neighbours
+    module_name, _, short_name = name.rpartition(".")
+    if short_name == "alpha" or _is_norm(modules[module_name]):
+        return 0  # a clipping level or a norm: folded into its neighbours
     if short_name.endswith("bias"):
         return FLOAT_BITS
-    return _said_bits(module_name, module)[0]
+    return _said_bits(module_name, modules)[0]
 
 
 def _is_norm(module: nn.Module) -> bool:
     torch_norms = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     return isinstance(module, torch_norms) or "norm" in type(module).__name__.lower()
+
+
+def _bytes(values: int, bits: int) -> int:
+    """Bytes that hold so many values packed, the last byte begun counted whole."""
+    return -(-values * bits // 8)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
+from fractions import Fraction
 
 from tenfold.errors import UsageError
 
 _POWERS = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12}
-_AMOUNT = re.compile(r"(?P<number>[+-]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(?P<letter>[A-Za-z]*)")
-_LARGEST = Decimal(10) ** 30
+_AMOUNT = re.compile(r"(?P<number>[+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(?P<letter>[A-Za-z]*)")
+_LARGEST = 10**30
 
 
 def parse_amount(text: str) -> int | float:
@@ -37,27 +37,28 @@ def parse_amount(text: str) -> int | float:
         upper = letter.upper()
         near = f" Did you mean {match['number']}{upper}?" if upper in _POWERS else ""
         raise UsageError(f"{text!r} ends in an unknown unit {letter!r}; allowed are k, M, G and T.{near}")
-    amount = Decimal(match["number"].replace("_", "")).scaleb(_POWERS[letter])
+    amount = Fraction(match["number"]) * 10 ** _POWERS[letter]
     if not 0 < amount <= _LARGEST:
         raise UsageError(f"{text!r} is out of range; an amount lies above 0 and is at most 1e30.")
-    return int(amount) if amount == amount.to_integral_value() else float(amount)
+    return int(amount) if amount.denominator == 1 else float(amount)
 
 
-def write_amount(amount: float) -> str:
+def write_amount(amount: int | float) -> str:
     """Write a positive number so that `parse_amount` gives it back exactly, with a letter where that is shorter.
 
     Example:
         >>> write_amount(50_000_000), write_amount(1_814_073_344), write_amount(1_200_000_000)
         ('50M', '1814073344', '1.2G')
     """
-    if isinstance(amount, float):
+    if amount != int(amount):
         return repr(amount)
+    amount = int(amount)
     plain = str(amount)
     forms = [plain]
     for letter in "kMGT":
-        number = Decimal(amount).scaleb(-_POWERS[letter]).normalize()
-        if number >= 1:
-            forms.append(f"{number:f}{letter}")
+        whole, rest = divmod(amount, 10 ** _POWERS[letter])
+        if whole:
+            forms.append(f"{whole}.{rest:0{_POWERS[letter]}d}".rstrip("0").rstrip(".") + letter)
     # `plain` wins ties, and so a digit more or less never turns an exact count into a decimal for nothing.
     return min(forms, key=lambda form: (len(form), form != plain))
 
@@ -83,6 +84,6 @@ def format_amount(amount: float, unit: str = "", digits: int = 3) -> str:
     if not letter and scaled == int(scaled):
         text = str(int(scaled))
     else:
-        whole_digits = 1 + max(0, math.floor(math.log10(abs(float(f"{scaled:.{digits}g}"))))) if scaled else 1
+        whole_digits = 1 + math.floor(math.log10(abs(float(f"{scaled:.{digits}g}")))) if scaled else 1
         text = f"{scaled:.{max(0, digits - whole_digits)}f}"
     return f"{text} {letter}{unit}".strip()

@@ -12,7 +12,7 @@ import logging
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 from tenfold.data.arrays import ArrayImages
 from tenfold.data.cache import cache_folder
 from tenfold.data.images import decode_image
+from tenfold.data.threads import Progress
 from tenfold.errors import DataError, StorageError
 from tenfold.files import write_text, written_whole
-
-Progress = Callable[[float], None]
-"""Called now and then with the part that is done, 0..1."""
 
 SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar")
 MAX_MEMBER_BYTES = 16 * 2**20
@@ -108,10 +106,11 @@ def _members(path: Path, progress: Progress | None) -> Iterator[tuple[str, str, 
     """Class, name and content of each image, in the archive's order."""
     total = path.stat().st_size
     with _damage_named(path), path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
-        count = 0
+        count = end = 0
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every member
             count += 1
+            end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if count > MAX_MEMBERS or member.size > MAX_MEMBER_BYTES:
                 raise DataError(
                     f"{path}: {member.name!r} is member {count} and has {member.size} bytes; allowed are "
@@ -130,6 +129,9 @@ def _members(path: Path, progress: Progress | None) -> Iterator[tuple[str, str, 
             yield place.parts[-2], member.name, content.read() if content else b""
             if progress is not None and count % 500 == 0:
                 progress(min(1.0, file.tell() / total))
+        # A whole archive ends with an empty block; tarfile takes a file cut between two members for a whole one.
+        if archive.fileobj is None or archive.fileobj.tell() < end + tarfile.BLOCKSIZE:
+            raise EOFError("the mark at its end is missing")
     if progress is not None:
         progress(1.0)
 

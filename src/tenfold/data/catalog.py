@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from tenfold.data.archives import SUFFIXES as ARCHIVES
-from tenfold.data.archives import Progress, load_archive
+from tenfold.data.archives import load_archive
 from tenfold.data.arrays import array_dataset, load_digits
 from tenfold.data.dataset import Dataset, split_images
 from tenfold.data.folders import read_labels_csv, scan_classes, without_bad
+from tenfold.data.threads import Progress
 from tenfold.data.torchvision_sets import NAMES as TORCHVISION
 from tenfold.data.torchvision_sets import PREFIX, load_torchvision
 from tenfold.errors import DataError, MissingDataError, UnknownNameError, UsageError
@@ -57,7 +58,7 @@ def open_dataset(
     folder = find_folder(data)
     if archive := _archive(folder, "train"):
         return _from_archives(folder, archive, progress)
-    return _from_files(folder, eval_fraction, split_seed, skip_bad)
+    return _from_files(folder, eval_fraction, split_seed, skip_bad, progress)
 
 
 def find_folder(data: str | Path) -> Path:
@@ -102,17 +103,20 @@ def _from_archives(folder: Path, train_archive: Path, progress: Progress | None)
     return array_dataset(folder.name, train, evaluation, labels)
 
 
-def _from_files(folder: Path, eval_fraction: float | None, split_seed: int, skip_bad: bool) -> Dataset:
+def _from_files(
+    folder: Path, eval_fraction: float | None, split_seed: int, skip_bad: bool, progress: Progress | None
+) -> Dataset:
     part = next((folder / name for name in EVALUATION if (folder / name).is_dir()), None)
     has_train = (folder / "train").is_dir()
     if has_train and part is not None:
         train, labels = scan_classes(folder / "train")
         evaluation, _ = scan_classes(part, labels)
-        train, skipped = without_bad(train) if skip_bad else (train, [])
-        evaluation, also_skipped = without_bad(evaluation) if skip_bad else (evaluation, [])
-        return Dataset(
-            name=folder.name, labels=labels, train=train, evaluation=evaluation, skipped=(*skipped, *also_skipped)
-        )
+        skipped: list[str] = []
+        if skip_bad:
+            train, skipped = without_bad(train, progress)
+            evaluation, also_skipped = without_bad(evaluation, progress)
+            skipped += also_skipped
+        return Dataset(name=folder.name, labels=labels, train=train, evaluation=evaluation, skipped=skipped)
     if (folder / "labels.csv").is_file():
         images, labels = read_labels_csv(folder / "labels.csv")
         fraction = eval_fraction or 0.0
@@ -121,7 +125,7 @@ def _from_files(folder: Path, eval_fraction: float | None, split_seed: int, skip
     else:
         images, labels = scan_classes(folder / "train" if has_train else folder)
         fraction = 0.2 if eval_fraction is None else eval_fraction
-    images, skipped = without_bad(images) if skip_bad else (images, [])
+    images, skipped = without_bad(images, progress) if skip_bad else (images, [])
     train, evaluation = split_images(images, fraction, split_seed)
     return Dataset(
         name=folder.name, labels=labels, train=train, evaluation=evaluation, held_out=fraction > 0, skipped=skipped

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from tenfold.data.augment import Augmentation
 from tenfold.data.draws import Draws
 from tenfold.data.images import SUFFIXES, check_image, load_crop, load_image
 from tenfold.data.preprocess import Preprocess, channels_first
+from tenfold.data.threads import Progress, prefetch
 from tenfold.errors import DataError, MissingDataError
 
 MAX_CLASSES = 100_000
@@ -45,9 +45,9 @@ class FileImages:
             DataError: naming the file that cannot be read.
         """
         batch = np.empty((len(indices), *preprocess.input_shape), np.uint8)
-        with _advised():
-            for row, index in enumerate(indices):
-                batch[row] = preprocess.frame(load_image(self.paths[index], preprocess.channels))
+        for row, index in enumerate(indices):
+            with _named(self.paths[index]) as path:
+                batch[row] = preprocess.frame(load_image(path, preprocess.channels))
         return batch
 
     def varied(
@@ -62,10 +62,10 @@ class FileImages:
             return augmentation.vary(self.framed(indices, preprocess), draws)
         batch = np.empty((len(indices), *preprocess.input_shape), np.uint8)
         chances = augmentation.box_chances(draws)
-        with _advised():
-            for row, index in enumerate(indices):
-                choose = partial(augmentation.choose_box, chances=chances[row])
-                image = load_crop(self.paths[index], choose, preprocess.size, preprocess.resample, preprocess.channels)
+        for row, index in enumerate(indices):
+            choose = partial(augmentation.choose_box, chances=chances[row])
+            with _named(self.paths[index]) as path:
+                image = load_crop(path, choose, preprocess.size, preprocess.resample, preprocess.channels)
                 batch[row] = channels_first(image)
         return augmentation.vary(batch, draws)
 
@@ -127,6 +127,7 @@ def read_labels_csv(table: Path) -> tuple[FileImages, tuple[str, ...]]:
     rows = list(_rows(table))
     if not rows:
         raise DataError(f"{table} has no rows; expected is one row an image.")
+    paths = [_file_of(table, where, row["file"]) for where, row in rows]
     if "index" in rows[0][1]:
         targets = [_class_number(row["index"], where) for where, row in rows]
         labels = [str(number) for number in range(max(targets) + 1)]
@@ -138,36 +139,40 @@ def read_labels_csv(table: Path) -> tuple[FileImages, tuple[str, ...]]:
         targets = [number[row["label"]] for _, row in rows]
     if len(labels) < 2:
         raise DataError(f"{table} names one class only; a classifier needs at least two.")
-    return FileImages([_file_of(table, where, row["file"]) for where, row in rows], targets), tuple(labels)
+    return FileImages(paths, targets), tuple(labels)
 
 
-def without_bad(images: FileImages, threads: int | None = None) -> tuple[FileImages, list[str]]:
+def without_bad(images: FileImages, progress: Progress | None = None) -> tuple[FileImages, list[str]]:
     """Decode every file once and leave out those that cannot be read.
+
+    Args:
+        images: the files.
+        progress: called while they are checked.
 
     Returns:
         The good files, and one line for each file left out, with the reason.
 
     Raises:
-        DataError: if no file is left, or a class has lost all its files.
+        DataError: if a class has lost all its files.
     """
-
-    def complaint(path: Path) -> str | None:
-        try:
-            check_image(path)
-        except DataError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        complaints = list(pool.map(complaint, images.paths))
-    good = np.array([place for place, said in enumerate(complaints) if said is None], np.int64)
-    kept = images.take(good)
-    if lost := sorted(set(images.targets.tolist()) - set(kept.targets.tolist())):
-        first = next(
-            said for said, target in zip(complaints, images.targets, strict=True) if said and target == lost[0]
-        )
+    complaints: list[str | None] = []
+    for complaint in prefetch(_complaint, images.paths, os.cpu_count() or 1):
+        complaints.append(complaint)
+        if progress is not None and len(complaints) % 100 == 0:
+            progress(len(complaints) / len(images.paths))
+    kept = images.take(np.flatnonzero([complaint is None for complaint in complaints]))
+    if lost := set(images.targets.tolist()) - set(kept.targets.tolist()):
+        first = next(said for said, target in zip(complaints, images.targets, strict=True) if said and target in lost)
         raise DataError(f"no readable image is left in {len(lost)} of the classes. The first reason: {first}")
-    return kept, [said for said in complaints if said is not None]
+    return kept, [complaint for complaint in complaints if complaint is not None]
+
+
+def _complaint(path: Path) -> str | None:
+    try:
+        check_image(path)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -214,9 +219,10 @@ def _file_of(table: Path, where: str, name: str) -> Path:
 
 
 @contextmanager
-def _advised() -> Iterator[None]:
-    """Add to a complaint about one file how to leave such files out."""
+def _named(path: Path) -> Iterator[Path]:
+    """See that a complaint names the file, and says how to leave such files out."""
     try:
-        yield
+        yield path
     except DataError as error:
-        raise type(error)(f"{error} To leave out all bad files: skip_bad=True.") from error
+        name = "" if str(path) in str(error) else f"{path}: "
+        raise type(error)(f"{name}{error} To leave out all bad files: skip_bad=True.") from error

@@ -14,6 +14,7 @@ This module needs numpy and Pillow only.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,7 +145,7 @@ def _opened(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[Image.
     try:
         with Image.open(source, formats=FORMATS) as image:
             _check_size(image.size, name)
-            yield image, image.getexif().get(_ORIENTATION_TAG, 1)
+            yield image, _orientation(image)
     except TenfoldError:
         raise
     except FileNotFoundError as error:
@@ -162,6 +163,15 @@ def _opened(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[Image.
             f"the image {name} cannot be decoded ({error}). It is probably cut short or damaged: "
             "fetch it again, or remove it from the data."
         ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format not in ("JPEG", "MPO"):
+        image.load()  # its EXIF may follow the pixels; only a JPEG gains from being decoded later
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except (SyntaxError, ValueError, TypeError, struct.error):
+        return 1  # damaged EXIF is common, and says nothing about the pixels
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tenfold.errors import ShapeError, UnknownNameError, UsageError
+from tenfold.data.images import MAX_PIXELS
+from tenfold.errors import DataError, ShapeError, UnknownNameError, UsageError
 
 MAX_SIZE = 4096
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -77,13 +78,22 @@ class Preprocess:
         return self.normalize(self.frame(self._as_pillow(image)))
 
     def frame(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize and crop an image of mode RGB or L: uint8 (C, size, size)."""
+        """Resize and crop an image of mode RGB or L: uint8 (C, size, size).
+
+        Raises:
+            DataError: if the image is so narrow that it cannot be resized.
+        """
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
         width, height = image.size
         if min(width, height) != self.resize:
             longer = int(self.resize * max(width, height) / min(width, height))
+            if longer * self.resize > MAX_PIXELS:
+                raise DataError(
+                    f"an image of {width} x {height} pixels is too narrow: with a short side of {self.resize} it would "
+                    f"have more than {MAX_PIXELS:,} pixels. Crop it first, or remove it from the data."
+                )
             width, height = (self.resize, longer) if width <= height else (longer, self.resize)
             image = image.resize((width, height), self.resample)
         # round() is half-to-even here, as in torchvision: the crop must fall on the very same pixel.

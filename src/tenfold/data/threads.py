@@ -8,6 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+Progress = Callable[[float], None]
+"""Called now and then during long work, with the part that is done, 0..1."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,7 +74,8 @@ def _open_part(name: str, part: dict[str, Any]) -> Any:
     root = cache_folder() / "torchvision"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return kind(root, download=True, **part)
+        with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; standard output is for results
+            return kind(root, download=True, **part)
     except (RuntimeError, OSError) as error:
         raise MissingDataError(
             f"torchvision's {name} is not in {chosen or 'TENFOLD_DATA (not set)'} and could not be fetched into {root} "

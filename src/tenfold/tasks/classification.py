@@ -161,7 +161,7 @@ class Classification:
         return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
 
     def metrics(self) -> MetricCollection:
-        """Share of images, 0..1, whose label is right (`top1`); from ten classes on also among the first five (`top5`)."""
+        """Shares of images, 0..1: `top1`, whose label comes first; with ten classes or more also `top5`."""
         from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy
 

@@ -20,10 +20,10 @@ def register(name: str) -> Callable[[Factory], Factory]:
     Raises:
         UsageError: if the name is taken, or not in lower case.
     """
+    if name != name.lower() or name in _FACTORIES:
+        raise UsageError(f"the task name {name!r} is taken or not in lower case; choose another.")
 
     def record(factory: Factory) -> Factory:
-        if name != name.lower() or name in _FACTORIES:
-            raise UsageError(f"the task name {name!r} is taken or not in lower case; choose another.")
         _FACTORIES[name] = factory
         return factory
 
