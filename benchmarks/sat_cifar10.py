@@ -1,4 +1,4 @@
-"""SAT against plain DoReFa + PACT at 4, 3 and 2 bits, on CIFAR-10, in a network where not every convolution has a batch norm.
+"""SAT against plain DoReFa + PACT at 4, 3 and 2 bits, where not every convolution is followed by a batch norm.
 
 The claim (arXiv 1912.10207): clamped weights break the two rules of efficient training unless a batch norm follows each
 layer and the last layer has few outputs; scale adjustment and the calibrated gradient repair both, so SAT wins at every
@@ -25,7 +25,7 @@ from pathlib import Path
 from record import machine, write_record
 
 SETTINGS = {
-    "preresnet20": {"model": "preresnet20_cifar", "image_size": 16, "subset": 8000, "epochs": 8, "lr": 0.05},
+    "preresnet20": {"model": "preresnet20_cifar", "image_size": 16, "subset": 6000, "epochs": 8, "lr": 0.05},
 }
 METHODS = {
     "float": None,
@@ -43,13 +43,13 @@ def run(setting: str, method: str, seed: int, data: str, folder: str) -> dict[st
 
     from tenfold import fit, methods, models, tasks
     from tenfold.train import TrainConfig
+    from tenfold.train.allocator import keep_freed_memory
 
+    keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     options = SETTINGS[setting]
-    task = tasks.create(
-        "classify", data=data, image_size=options["image_size"], subset=options["subset"], pixels=True
-    )
+    task = tasks.create("classify", data=data, image_size=options["image_size"], subset=options["subset"], pixels=True)
     network = models.build(options["model"], num_classes=10)
     kind = METHODS[method]
     result = fit(

@@ -130,7 +130,9 @@ def test_grouped_query_attention_counts_every_query_head():
 
 def test_every_attention_kernel_has_a_rule():
     kernels = [
-        name for name in dir(torch.ops.aten) if name.startswith("_scaled_dot_product") and not name.endswith(("backward", "attention_math"))
+        name
+        for name in dir(torch.ops.aten)
+        if name.startswith("_scaled_dot_product") and not name.endswith(("backward", "attention_math"))
     ]
     assert {"_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention"} <= {*kernels}
     for name in kernels:

