@@ -1,0 +1,141 @@
+"""Write docs/results.md from the recorded results; no number in it is typed by hand.
+
+python benchmarks/write_results.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "results.md"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; numbers to the right."""
+    ruler = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *rows))
+
+
+def where(record: dict[str, Any]) -> str:
+    """One line on machine and versions."""
+    computer = record["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in computer["versions"].items())
+    return (
+        f"*{computer['cpu']}, {computer['cores']} cores, Python {computer['python']}, {versions}; {computer['date']}.*"
+    )
+
+
+def sat_cifar10(record: dict[str, Any]) -> str:
+    """Accuracy of each method, mean and spread over seeds."""
+    parts = []
+    for name, setting in record["settings"].items():
+        runs = [run for run in record["runs"] if run["setting"] == name]
+        found: dict[str, list[float]] = {}
+        for run in runs:
+            found.setdefault(run["method"], []).append(100 * run["top1"])
+        rows = []
+        for bits in ("float", "4", "3", "2"):
+            cells = [
+                found.get(f"{method} {bits}".replace("qat float", "float").replace("sat float", "float"), [])
+                for method in ("qat", "sat")
+            ]
+            gain = f"{mean(cells[1]) - mean(cells[0]):+.1f}" if bits != "float" and all(cells) else ""
+            rows.append([f"{bits} bits" if bits != "float" else bits, *(spread(cell) for cell in cells), gain])
+        parts.append(
+            f"`{setting['model']}`, images {setting['image_size']}x{setting['image_size']}, {setting['subset']} "
+            f"training images, {setting['epochs']} epochs, {len({run['seed'] for run in runs})} seeds; top-1 % on the 10,000 "
+            "test images, mean ± standard deviation (all runs):\n\n"
+            + table(["", "DoReFa + PACT", "SAT + CG-PACT", "gain"], rows)
+        )
+    return "\n\n".join(parts)
+
+
+def spread(values: list[float]) -> str:
+    """Mean, deviation, and each value."""
+    if not values:
+        return "-"
+    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{deviation} ({', '.join(f'{value:.1f}' for value in values)})"
+
+
+def efficientnet_lite0(record: dict[str, Any]) -> str:
+    """Accuracy on the 1000 pictures and changed answers."""
+    rows = [
+        [name, f"{row['top1']:.1f}", f"{row['top5']:.1f}", str(row["changed"])]
+        for name, row in record["results"].items()
+    ]
+    return "The pictures are a relative yardstick: most are probably training images of the weights.\n\n" + table(
+        ["", "top-1 %", "top-5 %", "answers changed of 1000"], rows
+    )
+
+
+def qat_step(record: dict[str, Any]) -> str:
+    """Ratios to the float step."""
+    rows = [
+        [
+            name,
+            f"{row['median_ratio']:.2f}",
+            f"{row['minimum_ratio']:.2f}",
+            f"{row['median_ms']:.0f}",
+            f"{row['saved_mb']:.0f}",
+        ]
+        for name, row in record["results"].items()
+    ]
+    return (
+        f"ResNet-18 for 32x32 images, batch {record['batch']}, channels-last, {record['rounds']} rounds in turn.\n\n"
+        + table(["", "x float (median)", "x float (best)", "median ms", "kept for backward, MB"], rows)
+    )
+
+
+def export_speed(record: dict[str, Any]) -> str:
+    """Speed of the fast profile beside the same runtime's float."""
+    rows = [
+        [
+            f"{row['model']}, batch {row['batch']}",
+            row["engine"],
+            f"{row['float_ms']:.2f}",
+            f"{row['fast_ms']:.2f}",
+            f"{row['median_ratio']:.2f}",
+            f"{row['minimum_ratio']:.2f}",
+        ]
+        for row in record["results"]
+    ]
+    return table(["", "runtime", "float ms", "fast ms", "float / fast (median)", "float / fast (best)"], rows)
+
+
+def one_image(record: dict[str, Any]) -> str:
+    """What one prediction costs a process."""
+    rows = [[name, f"{row['cpu_seconds']:.2f}", f"{row['peak_mb']:.0f}"] for name, row in record["results"].items()]
+    return table(["", "CPU seconds", "peak memory, MB"], rows)
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
+    ("sat_cifar10", "SAT against plain DoReFa + PACT", sat_cifar10),
+    ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
+    ("qat_step", "One step of quantization-aware training", qat_step),
+    ("export_speed", "The `fast` export beside float", export_speed),
+    ("one_image", "One image, one process", one_image),
+)
+
+
+def main() -> None:
+    """Write the page from every result that is recorded."""
+    parts = [
+        "# Results\n\nGenerated by `benchmarks/write_results.py` from `benchmarks/results/`; each script says how to "
+        "repeat it.\nSpeeds are ratios of programs that took turns in one run."
+    ]
+    for name, title, write in SECTIONS:
+        path = HERE / "results" / f"{name}.json"
+        if path.exists():
+            record = json.loads(path.read_text())
+            parts.append(f"## {title}\n\n`benchmarks/{name}.py`\n\n{write(record)}\n\n{where(record)}")
+    PAGE.write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
