@@ -48,8 +48,8 @@ def sat_cifar10(record: dict[str, Any]) -> str:
             rows.append([f"{bits} bits" if bits != "float" else bits, *(spread(cell) for cell in cells), gain])
         parts.append(
             f"`{setting['model']}`, images {setting['image_size']}x{setting['image_size']}, {setting['subset']} "
-            f"training images, {setting['epochs']} epochs, {len({run['seed'] for run in runs})} seeds; top-1 % on the 10,000 "
-            "test images, mean ± standard deviation (all runs):\n\n"
+            f"training images, {setting['epochs']} epochs, {len({run['seed'] for run in runs})} seeds; top-1 % on "
+            "the 10,000 test images, mean ± standard deviation (all runs):\n\n"
             + table(["", "DoReFa + PACT", "SAT + CG-PACT", "gain"], rows)
         )
     return "\n\n".join(parts)

@@ -61,7 +61,13 @@ def test_overrides_are_applied_last(recipe_file):
     recipe = load_recipe(
         recipe_file,
         quick=True,
-        overrides=["train.epochs=7", "methods.0.w_bits=3", "model.kind=resnet18", "budget=macs=5M", "train.nesterov=false"],
+        overrides=[
+            "train.epochs=7",
+            "methods.0.w_bits=3",
+            "model.kind=resnet18",
+            "budget=macs=5M",
+            "train.nesterov=false",
+        ],
     )
     assert recipe.train.epochs == 7
     assert recipe.train.nesterov is False
@@ -98,7 +104,8 @@ def test_a_recipe_extends_one_other(recipe_file, tmp_path):
 def test_all_problems_are_told_together_with_suggestions(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text(
-        "bugdet = 'macs=5M'\n[model]\nname = 'resnet18'\n[train]\nepoch = 3\nlr = '0.1'\nmomentum = 2\noptimizer = 'adam'\n"
+        "bugdet = 'macs=5M'\n[model]\nname = 'resnet18'\n"
+        "[train]\nepoch = 3\nlr = '0.1'\nmomentum = 2\noptimizer = 'adam'\n"
     )
     with pytest.raises(UsageError) as caught:
         load_recipe(path, overrides=["train.sede=1", "nonsense"])
@@ -120,7 +127,12 @@ def test_all_problems_are_told_together_with_suggestions(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[train", "is not TOML"), ("train = 3", "train = 3: must be"), ("methods = 1", "methods = 1"), ("budget = 5", "budget = 5")],
+    [
+        ("[train", "is not TOML"),
+        ("train = 3", "train = 3: must be"),
+        ("methods = 1", "methods = 1"),
+        ("budget = 5", "budget = 5"),
+    ],
 )
 def test_a_malformed_file_is_refused(tmp_path, text, message):
     path = tmp_path / "bad.toml"

@@ -31,7 +31,9 @@ def test_plain_trees_survive_exactly(tree):
 
 def test_tensors_keep_their_bits_and_their_layout():
     tree = {
-        "state": {0: {"momentum": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), "step": torch.tensor(7.0)}},
+        "state": {
+            0: {"momentum": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), "step": torch.tensor(7.0)}
+        },
         "half": torch.tensor([1.5, math.inf], dtype=torch.bfloat16),
         "transposed": torch.randn(3, 4).t(),
         "empty": torch.empty(0, 3),
@@ -54,6 +56,12 @@ def test_packed_tensors_are_copies():
     _, tensors = pack([original, original])
     original.add_(1)
     assert all(torch.equal(tensor, torch.zeros(3)) for tensor in tensors.values())
+
+
+def test_equal_paths_do_not_hide_each_other():
+    tree = {"a/b": torch.tensor(1), "a": {"b": torch.tensor(2)}, "c": {1: torch.tensor(3), "1": torch.tensor(4)}}
+    again = unpack(*pack(tree))
+    assert (again["a/b"], again["a"]["b"], again["c"][1], again["c"]["1"]) == (1, 2, 3, 4)
 
 
 def test_what_cannot_be_saved_is_named_with_its_place():

@@ -1,6 +1,10 @@
-"""A task and networks so small that a whole training takes a moment; also the program of the tests' child processes."""
+"""A task and networks so small that a whole training takes a moment."""
 
 from __future__ import annotations
+
+import json
+import os
+import signal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +13,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from tenfold.train import TrainConfig
+from tenfold.train.checkpoints import read_checkpoint
 
 CLASSES = 4
 SIDE = 8
@@ -21,9 +26,11 @@ class ToyTask:
     input_shape = (1, SIDE, SIDE)
     main_metric = "top1"
 
-    def __init__(self, train_images=64, eval_images=33, poisoned_step=None, short=False):
+    def __init__(self, train_images=64, eval_images=33, *, poisoned_step=None, interrupted_step=None, short=False):
         self.train_images, self.eval_images = train_images, eval_images
-        self.poisoned_step = poisoned_step  # (epoch, step) of a batch that holds a NaN
+        self.poisoned_step = poisoned_step  # the step (from 1) whose batch holds a NaN
+        self.interrupted_step = interrupted_step  # the step (from 1) in which `signal` arrives
+        self.signal = signal.SIGTERM
         self.short = short  # gives one batch less than announced
 
     def batches_per_epoch(self, batch_size, world_size=1):
@@ -31,17 +38,21 @@ class ToyTask:
 
     def train_batches(self, *, epoch, batch_size, seed, start=0, rank=0, world_size=1, workers=0):
         together = batch_size * world_size
-        for step in range(start, self.batches_per_epoch(batch_size, world_size) - self.short):
+        steps = self.batches_per_epoch(batch_size, world_size)
+        for step in range(start, steps - self.short):
             inputs, targets = make_images(together, 1_000_003 * seed + 1009 * epoch + step)
-            if self.poisoned_step == (epoch, step):
-                inputs[0] = float("nan")
+            if self.poisoned_step == epoch * steps + step + 1:
+                inputs[-1] = float("nan")
+            if self.interrupted_step == epoch * steps + step + 1:
+                os.kill(os.getpid(), self.signal)
             mine = slice(rank * batch_size, (rank + 1) * batch_size)
             yield inputs[mine], targets[mine]
 
     def eval_batches(self, *, batch_size, rank=0, world_size=1, workers=0):
         inputs, targets = make_images(self.eval_images, 77)
         inputs, targets = inputs[rank::world_size], targets[rank::world_size]
-        yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
+        for first in range(0, len(targets), batch_size):
+            yield inputs[first : first + batch_size], targets[first : first + batch_size]
 
     def loss(self, outputs, targets, *, label_smoothing=0.0):
         return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
@@ -86,3 +97,37 @@ def toy_network(seed=0, dropout=0.2):
 def toy_config(**changes):
     options = {"epochs": 2, "batch_size": 16, "lr": 0.1, "device": "cpu", "seed": 3, "log_steps": 1}
     return TrainConfig(**{**options, **changes})
+
+
+def metric_lines(run_dir):
+    """The journal without what depends on the clock."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in {"seconds", "data_seconds", "data_share"}} for line in lines]
+
+
+def assert_same_end(one, other):
+    """Two runs ended bit for bit alike."""
+    assert (one / "artifact.safetensors").read_bytes() == (other / "artifact.safetensors").read_bytes()
+    assert metric_lines(one) == metric_lines(other)
+    last = [max((run / "checkpoints").glob("step_*")).name for run in (one, other)]
+    assert last[0] == last[1]
+    for name in (last[0], "best.safetensors"):
+        states = [read_checkpoint(run / "checkpoints" / name) for run in (one, other)]
+        for part in ("network", "average", "optimizer", "scaler", "methods", "random", "identity"):
+            assert_same_tree(states[0][part], states[1][part])
+
+
+def assert_same_tree(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same_tree(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same_tree(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other

@@ -1,7 +1,7 @@
 """Checkpoints that survive `kill -9`, a full disk and a flipped bit.
 
-One checkpoint is one `.safetensors` file: tensors as they are, everything else as JSON in the header, and a SHA-256 over
-all of it. It is written aside, flushed and renamed, so a file with its final name is whole.
+One checkpoint is one `.safetensors` file: tensors as they are, everything else as JSON in the header, and a SHA-256
+over all of it. It is written aside, flushed and renamed, so a file with its final name is whole.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            # A copy each: an optimiser that updates the mapped file in place would change the checkpoint.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}.") from error
     if header.get("format") != _FORMAT:
@@ -75,9 +76,15 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}".encode())
-        # Bytes, not numbers: numpy has no bfloat16, and a memory view costs no copy.
-        digest.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        # As bytes, since numpy has no bfloat16; a view of them costs no copy.
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the half-written files that a killed run left in a folder."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 class Found(NamedTuple):
@@ -106,13 +113,17 @@ class CheckpointFolder:
         """The checkpoint to name in a message, unread."""
         return next(iter(self.files()), None)
 
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step stands."""
+        return self.folder / f"step_{step:010d}.safetensors"
+
     def save(self, state: Mapping[str, Any], step: int) -> Path:
         """Write the checkpoint of a step, then remove all but the last two.
 
         Raises:
             StorageError: if it could not be written; the checkpoints before it stay.
         """
-        path = self.folder / f"step_{step:010d}.safetensors"
+        path = self.path(step)
         write_checkpoint(path, state)
         for old in self.files()[_KEPT:]:
             old.unlink(missing_ok=True)
@@ -161,8 +172,3 @@ class CheckpointFolder:
             f"none of the checkpoints in {self.folder} can be read:\n{listed}\n"
             "Start again in another run folder, or put back a copy of this one."
         )
-
-    def remove_leftovers(self) -> None:
-        """Remove half-written files that a killed run left behind."""
-        for part in self.folder.glob(".*.part"):
-            part.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ class TrainConfig:
     warmup_start: float = 0.0
     """First learning rate as a fraction of the peak, in [0, 1]."""
     reference_batch: int | None = None
-    """If set, a larger batch multiplies `lr` by batch / reference, and the warm-up starts from the unmultiplied rate."""
+    """If set, a larger batch multiplies `lr` by batch / reference, and the warm-up starts from the rate as it was."""
     step_epochs: tuple[float, ...] = ()
     """Epochs, counted from the start of the training, at which the step schedule cuts the rate."""
     step_factor: float = 0.1

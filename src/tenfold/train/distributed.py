@@ -8,9 +8,9 @@ first step, so that a resumed run would add in another order and lose the bit-id
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,27 +62,29 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank) if device.type == "cuda" and device.index is None else device
 
 
-@contextmanager
-def joined_world(device_name: str) -> Iterator[World]:
-    """Join the process group that torchrun's environment describes, for the time of the block.
+def join_world(device_name: str) -> World:
+    """Join the process group that torchrun's environment describes, or find that this process has joined already.
 
-    Without that environment this process is a world of its own. A group that the caller has joined already is used and
-    left as it is.
+    Without that environment this process is a world of its own. The group stays until the process ends: torchrun's
+    store remembers the addresses of a group that was left, and whoever joins a second time runs into them.
     """
-    ours = False
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = resolve_device(device_name, local_rank)
-    if dist.is_available() and not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        ours = True
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    grouped = dist.is_available() and dist.is_initialized()
-    try:
-        yield World(dist.get_rank() if grouped else 0, dist.get_world_size() if grouped else 1, device)
-    finally:
-        if ours:
-            dist.destroy_process_group()
+    if not dist.is_available():
+        return World(0, 1, device)
+    if not dist.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return World(0, 1, device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        atexit.register(_leave_world)
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _leave_world() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def broadcast_tensors(tensors: Iterable[Tensor], world: World) -> None:
@@ -132,6 +134,11 @@ def sum_over_world(values: Sequence[float], world: World) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64, device=world.device if world.device.type == "cuda" else "cpu")
     dist.all_reduce(total)
     return [float(value) for value in total.tolist()]
+
+
+def wait_for_all(world: World) -> None:
+    """Return when every process has come here."""
+    sum_over_world([0.0], world)
 
 
 def gather_over_world(tensor: Tensor, world: World) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 from tenfold.errors import DataError
 from tenfold.methods import Method
 from tenfold.tasks import Task
-from tenfold.train.distributed import World, resolve_device, sum_over_world
+from tenfold.train.distributed import World, join_world, sum_over_world
 from tenfold.train.passes import combined_passes
 from tenfold.train.random_states import untouched_random_states
 
@@ -18,7 +18,7 @@ from tenfold.train.random_states import untouched_random_states
 def evaluate(
     network: nn.Module, task: Task, *, batch_size: int = 256, device: str = "auto", workers: int = 0
 ) -> dict[str, float]:
-    """Evaluate a network on a task's evaluation data.
+    """Evaluate a network on a task's evaluation data. Under torchrun all processes must call it; they share the work.
 
     Args:
         network: put on the device, and into eval mode for the time of the call.
@@ -33,7 +33,7 @@ def evaluate(
     Raises:
         DataError: if there are no evaluation data.
     """
-    world = World(0, 1, resolve_device(device))
+    world = join_world(device)
     metrics = evaluate_in(network.to(world.device), task, world, batch_size=batch_size, workers=workers)
     assert metrics is not None
     return metrics

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,10 @@ from tenfold.methods import Method
 from tenfold.tasks import Task
 from tenfold.train import record
 from tenfold.train.batch_norm import restore_batch_norm, synchronize_batch_norm
-from tenfold.train.checkpoints import CheckpointFolder, Found
+from tenfold.train.checkpoints import CheckpointFolder, Found, remove_leftovers
 from tenfold.train.config import TrainConfig
 from tenfold.train.display import Display
-from tenfold.train.distributed import World, broadcast_tensors, joined_world, sum_over_world
+from tenfold.train.distributed import World, broadcast_tensors, join_world, wait_for_all
 from tenfold.train.evaluation import evaluate_in
 from tenfold.train.interrupts import stop_requests
 from tenfold.train.journal import Journal
@@ -72,8 +72,8 @@ def fit(
     """Train a network under a budget; leave an artifact and a report in the run folder.
 
     The folder then holds `config.json` (everything that was asked), `metrics.jsonl`, `checkpoints/`,
-    `artifact.safetensors`, `report.json` and `report.html`. A run that was killed goes on with `resume=True` and the same
-    arguments, and ends as if it had never been killed. Under `torchrun`, all processes call this with the same arguments.
+    `artifact.safetensors`, `report.json` and `report.html`. A run that was killed goes on with `resume=True` and the
+    same arguments, and ends as if it had never been killed. Under `torchrun`, all processes make the same call.
 
     Args:
         network: what to train; any module. It is changed.
@@ -109,39 +109,27 @@ def fit(
         architecture=record.architecture_of(network),
         model=record.model_name(network),
     )
-    with joined_world(config.device) as world, untouched_random_states(world.device), _determinism(config):
+    world = join_world(config.device)
+    with untouched_random_states(world.device), _determinism(config):
+        display = Display(metric=task.main_metric, shown=world.is_first and not quiet)
+        steps_per_epoch = _steps_per_epoch(order, world)
         checkpoints = CheckpointFolder(run_dir / "checkpoints")
-        display_options = {"metric": task.main_metric, "shown": world.is_first and not quiet}
-        with Display(epochs=0, steps_per_epoch=0, **display_options) as quick_display:
-            found = _open_run(run_dir, checkpoints, world, resume=resume, display=quick_display)
-        seed_everything(config.seed)
-        network.to(world.device)
-        before = profile(network, task.example().to(world.device))
-        network = _attach(network, order, world, before)
-        if found is None:
-            _calibrate(network, order, world)
-        run = _start_run(network, order, world, found)
-        identity = record.identity(order, network, run)
-        if found is not None:
-            record.check_identity(found.state["identity"], identity)
-            run.load_state_dict(found.state)
-            if run.is_best and world.is_first:
-                checkpoints.keep_best(found.path)  # in case the kill came just before this
+        found = _open_folder(run_dir, checkpoints, world, resume=resume, display=display)
+        lines = 0 if found is None else found.state["journal_lines"]
+        start = _start(network, order, world, steps_per_epoch, found)
+        run = start.run
+        if found is not None and run.is_best and world.is_first:
+            checkpoints.keep_best(found.path)  # the kill may have come just before this
+        found = None  # frees the memory of its tensors
         if world.is_first:
             write_text(run_dir / "config.json", _json(record.config_file(order, world)))
         with (
             Journal(
-                run_dir,
-                keep=0 if found is None else found.state["journal_lines"],
-                tensorboard=config.tensorboard,
-                first_step=run.step,
-                enabled=world.is_first,
+                run_dir, keep=lines, tensorboard=config.tensorboard, first_step=run.step, enabled=world.is_first
             ) as journal,
-            Display(
-                epochs=config.epochs, steps_per_epoch=run.steps_per_epoch, first_step=run.step, **display_options
-            ) as display,
+            display.live(epochs=config.epochs, steps_per_epoch=steps_per_epoch, first_step=run.step),
         ):
-            with stop_requests() as stop:
+            with stop_requests(launched=world.size > 1) as stop:
                 Loop(
                     run,
                     task,
@@ -149,40 +137,91 @@ def fit(
                     journal=journal,
                     display=display,
                     stop=stop,
-                    identity=identity,
+                    identity=start.identity,
                 ).train()
             display.phase("finishing")
-            return _finish(run, order, before, journal, run_dir, float_metrics)
+            return _finish(run, order, start.cost, journal, run_dir, float_metrics)
 
 
-def _open_run(
+def _steps_per_epoch(order: Order, world: World) -> int:
+    batch_size, task = order.config.batch_size, order.task
+    if batch_size % world.size:
+        raise UsageError(
+            f"batch_size = {batch_size} cannot be shared evenly by {world.size} processes; use a multiple."
+        )
+    steps = task.batches_per_epoch(batch_size // world.size, world.size)
+    if steps < 1:
+        raise DataError(
+            f"the task {task.name!r} has not even one batch of {batch_size} images; use a smaller batch_size."
+        )
+    return steps
+
+
+def _open_folder(
     run_dir: Path, checkpoints: CheckpointFolder, world: World, *, resume: bool, display: Display
 ) -> Found | None:
     """Look what is in the run folder; returns the checkpoint to go on from."""
     holds_run = (run_dir / "config.json").exists() or checkpoints.newest is not None
-    sum_over_world([0.0], world)  # nobody writes before everybody has looked
+    wait_for_all(world)  # nobody writes before everybody has looked
     if holds_run and not resume:
         raise UsageError(
             f"{run_dir} already holds a run. Go on with it by resume=True (--resume), "
             "choose another run folder, or remove this one."
         )
     if world.is_first:
-        checkpoints.remove_leftovers()
+        remove_leftovers(run_dir)
+        remove_leftovers(checkpoints.folder)
     if not resume:
         return None
     found = checkpoints.load_newest(display.note) if world.is_first else None
-    sum_over_world([0.0], world)  # damaged files are out of the way now
+    wait_for_all(world)  # now damaged files are out of the way
     if not world.is_first:
         found = checkpoints.load_newest(display.note)
     if found is None:
         display.note(f"{run_dir} has no checkpoint yet: starting from the beginning.")
+    else:
+        display.note(f"going on from {found.path}")
     return found
 
 
+class _Start(NamedTuple):
+    """A training before its next step."""
+
+    run: Run
+    cost: Profile
+    """Of the network as it was given."""
+    identity: dict[str, Any]
+
+
+def _start(network: nn.Module, order: Order, world: World, steps_per_epoch: int, found: Found | None) -> _Start:
+    """Bring network, optimiser and everything else to the start, or to where the checkpoint left them."""
+    seed_everything(order.config.seed)
+    network.to(world.device)
+    cost = profile(network, order.task.example().to(world.device))
+    network = _attach(network, order, world, cost)
+    identity = record.identity(order, network, steps_per_epoch=steps_per_epoch, processes=world.size)
+    if found is None:
+        _calibrate(network, order, world)
+        broadcast_tensors([*network.parameters(), *network.buffers()], world)
+    else:
+        record.check_identity(found.state["identity"], identity)
+        # Before the run is built: a method may have cut the network meanwhile, and then everything has its shape.
+        for method, state in zip(order.methods, found.state["methods"], strict=True):
+            method.load_state_dict(state)
+    num_outputs = int(order.task.describe().get("num_outputs", 0))
+    run = Run(network, order.methods, order.config, world, steps_per_epoch=steps_per_epoch, num_outputs=num_outputs)
+    seed_everything(order.config.seed + world.rank)  # from here on each process draws its own numbers
+    if found is not None:
+        run.load_state_dict(found.state)
+    return _Start(run, cost, identity)
+
+
 def _attach(network: nn.Module, order: Order, world: World, before: Profile) -> nn.Module:
-    """Let the methods rewrite the network, and put it into the shape in which it trains."""
+    """Let the methods rewrite the network, and bring it into the form in which it trains."""
     if order.budget is not None and not order.methods:
-        _check_budget(order.budget, before, None, hint="Add a method that makes the network cheaper, or raise it.")
+        _check_budget(
+            order.budget, before, None, hint="Add a method that makes the network cheaper, or raise the budget."
+        )
     example = order.task.example(batch_size=min(_EXAMPLE_IMAGES, order.config.batch_size)).to(world.device)
     for method in order.methods:
         network = method.attach(network, order.budget, example)
@@ -190,7 +229,7 @@ def _attach(network: nn.Module, order: Order, world: World, before: Profile) -> 
         network = synchronize_batch_norm(network, world)
     network.to(world.device)
     if order.config.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     return network
 
 
@@ -200,35 +239,6 @@ def _calibrate(network: nn.Module, order: Order, world: World) -> None:
     if count and any(quant.quantized_layers(network)):
         batches = order.task.train_batches(epoch=0, batch_size=order.config.batch_size, seed=order.config.seed)
         quant.calibrate(network, [inputs.to(world.device) for inputs, _ in islice(batches, count)])
-
-
-def _start_run(network: nn.Module, order: Order, world: World, found: Found | None) -> Run:
-    """Put together optimiser, schedule and averages of a training that stands at its first step."""
-    config, task = order.config, order.task
-    if config.batch_size % world.size:
-        raise UsageError(
-            f"batch_size = {config.batch_size} cannot be shared evenly by {world.size} processes; take a multiple."
-        )
-    steps_per_epoch = task.batches_per_epoch(config.batch_size // world.size, world.size)
-    if config.epochs and steps_per_epoch < 1:
-        raise DataError(
-            f"the task {task.name!r} has not even one batch of {config.batch_size} images; take a smaller batch_size."
-        )
-    if found is not None:
-        # Before the run is built: a method may have cut the network meanwhile, and then everything follows its shape.
-        for method, state in zip(order.methods, found.state["methods"], strict=True):
-            method.load_state_dict(state)
-    broadcast_tensors([*network.parameters(), *network.buffers()], world)
-    run = Run(
-        network,
-        order.methods,
-        config,
-        world,
-        steps_per_epoch=max(1, steps_per_epoch),
-        num_outputs=int(task.describe().get("num_outputs", 0)),
-    )
-    seed_everything(config.seed + world.rank)  # from here on each process draws its own numbers
-    return run
 
 
 def _finish(
@@ -243,7 +253,8 @@ def _finish(
     network.eval()
     metrics = evaluate_in(network, task, world, batch_size=order.config.eval_batch_size, workers=order.config.workers)
     assert metrics is not None
-    network.to("cpu", memory_format=torch.contiguous_format)
+    network.cpu()
+    network.to(memory_format=torch.contiguous_format)
     example = task.example()
     after = profile(network, example)
     latency_ms = _latency_ms(network, example) if order.budget is not None and order.budget.latency_ms else None
@@ -259,7 +270,7 @@ def _finish(
         journal.write("final", {"step": run.step, **record.finite(metrics)})
         write_text(run_dir / "report.json", _json(report))
         write_report(report, run_dir / "report.html")
-    sum_over_world([0.0], world)  # no process leaves before the files are there
+    wait_for_all(world)  # nobody leaves before the files are there
     return FitResult(run_dir=run_dir, artifact=artifact, network=network, metrics=metrics, report=report)
 
 

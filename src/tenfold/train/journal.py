@@ -43,7 +43,7 @@ class Journal:
             require("tensorboard", "track")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)
         old = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
         write_text(self.path, "".join(old[:keep]))
         self._file = self.path.open("a", encoding="utf-8")

@@ -18,8 +18,8 @@ def load(path: str | Path, network: nn.Module | None = None) -> nn.Module:
 
     Args:
         path: a `.safetensors` artifact that `fit` wrote.
-        network: a fresh float network to pour the weights into; needed only if the artifact is of a class that the model
-            registry does not know.
+        network: a fresh float network to pour the weights into; needed only if the artifact is of a class that the
+            model registry does not know.
 
     Returns:
         The network in eval mode on the CPU; its attribute `header` is the artifact's header (architecture, schemes,

@@ -14,12 +14,16 @@ from tenfold.errors import DataError, NonFiniteLossError
 from tenfold.tasks import Task
 from tenfold.train.checkpoints import CheckpointFolder
 from tenfold.train.display import Display
-from tenfold.train.distributed import average_gradients, sum_over_world
+from tenfold.train.distributed import average_gradients, sum_over_world, wait_for_all
 from tenfold.train.evaluation import evaluate_passes
 from tenfold.train.interrupts import Interrupted, StopRequest
 from tenfold.train.journal import Journal
 from tenfold.train.passes import combined_passes, summed_penalty
 from tenfold.train.run import Run
+
+# fp16 starts with its loss scaled by 2^16 and halves the scale whenever a gradient overflows: thirty times in a row
+# means that the gradients are broken, not large.
+_SMALLEST_SCALE = 2.0**-14
 
 
 class Loop:
@@ -53,7 +57,6 @@ class Loop:
         self._display = display
         self._stop = stop
         self._identity = identity
-        self._lr = run.lr
         self._saved_at = self._counted_until = time.perf_counter()
 
     def train(self) -> None:
@@ -71,7 +74,7 @@ class Loop:
             self._train_epoch()
             metrics = self._evaluate()
             self._count_time()
-            row = run.end_epoch(metrics, lr=self._lr, main_metric=self._task.main_metric)
+            row = run.end_epoch(metrics, self._task.main_metric)
             self._journal.write("epoch", row)
             self._display.epoch(row)
             self._save()
@@ -81,7 +84,6 @@ class Loop:
     def _train_epoch(self) -> None:
         run = self._run
         for inputs, targets in self._timed_batches():
-            self._lr = run.lr
             loss = self._accumulate_gradients(run.place(inputs), targets.to(run.world.device, non_blocking=True))
             # One exchange a step keeps all processes of one mind: about the loss, about leaving, about saving.
             wishes = [loss / run.world.size, bool(self._stop), run.world.is_first and self._save_is_overdue()]
@@ -143,11 +145,11 @@ class Loop:
                 loss = self._task.loss(outputs, targets, label_smoothing=run.config.label_smoothing)
             loss = loss * one.weight if one.weight != 1 else loss
             run.scaler.scale(loss).backward()
-            total += float(loss)
+            total += float(loss.detach())
         penalty = summed_penalty(run.methods, run.network)
         if penalty is not None:
             run.scaler.scale(penalty).backward()
-            total += float(penalty)
+            total += float(penalty.detach())
         return total
 
     def _update(self) -> None:
@@ -159,6 +161,8 @@ class Loop:
             torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.config.clip_grad)
         run.scaler.step(run.optimizer)
         run.scaler.update()
+        if run.scaler.is_enabled() and run.scaler.get_scale() < _SMALLEST_SCALE:
+            raise self._non_finite(f"the gradients overflow in every step up to {run.step + 1}")
 
     def _evaluate(self) -> dict[str, float]:
         run = self._run
@@ -183,9 +187,9 @@ class Loop:
         run = self._run
         waiting = run.data_seconds / run.epoch_seconds if run.epoch_seconds else 0.0
         mean = run.loss_sum / run.batch
-        self._display.step(step=run.step, epoch=run.epoch, loss=mean, lr=self._lr, data_share=waiting)
+        self._display.step(step=run.step, epoch=run.epoch + 1, loss=mean, lr=run.last_lr, data_share=waiting)
         if run.step % run.config.log_steps == 0:
-            facts = {"step": run.step, "epoch": run.epoch + 1, "loss": loss, "lr": self._lr}
+            facts = {"step": run.step, "epoch": run.epoch + 1, "loss": loss, "lr": run.last_lr}
             self._journal.write("step", {**facts, "seconds": run.seconds, "data_share": waiting})
 
     def _count_time(self) -> None:
@@ -215,9 +219,10 @@ class Loop:
         self._saved_at = time.perf_counter()
 
     def _interrupted(self) -> Interrupted:
-        newest = self._checkpoints.newest
-        assert newest is not None
-        return Interrupted(step=self._run.step, checkpoint=newest, name=self._stop.signal_name or "another process")
+        wait_for_all(self._run.world)  # a launcher ends the others when one leaves; the first may still be writing
+        step = self._run.step
+        name = self._stop.signal_name or "another process was"
+        return Interrupted(step=step, checkpoint=self._checkpoints.path(step), name=name)
 
     def _non_finite(self, what: str) -> NonFiniteLossError:
         run, newest = self._run, self._checkpoints.newest
@@ -228,6 +233,6 @@ class Loop:
         if run.config.precision == "fp16":
             hints.append("bf16 or fp32 instead of fp16 (train.precision)")
         return NonFiniteLossError(
-            f"{what} (epoch {run.epoch + 1}, learning rate {self._lr:.3g}). {kept} "
+            f"{what} (epoch {run.epoch + 1}, learning rate {run.lr:.3g}). {kept} "
             f"Try {', '.join(hints)}, and look for broken values in the data."
         )

@@ -43,7 +43,8 @@ def versions() -> dict[str, str]:
 
 def command_line() -> list[str]:
     """The command that started this process, to repeat it."""
-    return [Path(sys.argv[0]).name or "python", *sys.argv[1:]]
+    program = sys.argv[0]
+    return ["python", *sys.argv] if program.endswith(".py") else [Path(program).name or "python", *sys.argv[1:]]
 
 
 def git_state() -> str | None:

@@ -151,9 +151,9 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        both_tables = isinstance(old, dict) and isinstance(value, dict)
-        same_kind = both_tables and value.get("kind", old.get("kind")) == old.get("kind")
-        merged[key] = _merged(old, value) if same_kind else value
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind"):
+            value = _merged(old, value)
+        merged[key] = value
     return merged
 
 

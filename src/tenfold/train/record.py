@@ -1,4 +1,4 @@
-"""What a run writes about itself: `config.json`, the identity in its checkpoints, the artifact's header, `report.json`."""
+"""What a run writes about itself: `config.json`, its identity in checkpoints, the artifact's header, `report.json`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from tenfold.train.distributed import World
 from tenfold.train.machine import describe_machine, git_state, versions
 from tenfold.train.run import Run
 
-ARTIFACT_FORMAT = "tenfold.artifact/1"
 REPORT_VERSION = 1
 
 
@@ -79,7 +78,7 @@ def config_file(order: Order, world: World) -> dict[str, Any]:
     }
 
 
-def identity(order: Order, network: nn.Module, run: Run) -> dict[str, Any]:
+def identity(order: Order, network: nn.Module, *, steps_per_epoch: int, processes: int) -> dict[str, Any]:
     """What must be equal for a checkpoint to be the beginning of this very training."""
     asked = order.to_dict()
     train = {name: value for name, value in asked.pop("train").items() if name not in FREE_TO_CHANGE}
@@ -87,8 +86,8 @@ def identity(order: Order, network: nn.Module, run: Run) -> dict[str, Any]:
         **asked,
         "train": train,
         "schemes": schemes_of(network),
-        "steps_per_epoch": run.steps_per_epoch,
-        "processes": run.world.size,
+        "steps_per_epoch": steps_per_epoch,
+        "processes": processes,
     }
 
 
@@ -149,7 +148,6 @@ def artifact_header(
     """The header of the artifact. It holds no times, so that equal trainings leave equal files."""
     asked = order.to_dict()
     return {
-        "format": ARTIFACT_FORMAT,
         "architecture": architecture_of(network),
         "schemes": schemes_of(network),
         "task": asked["task"],
@@ -185,6 +183,7 @@ def build_report(
         "model": order.model,
         "architecture": order.architecture,
         "task": asked["task"],
+        "main_metric": order.task.main_metric,
         "methods": asked["methods"],
         "budget": {} if order.budget is None else {"asked": order.budget.to_dict()},
         "cost": cost,

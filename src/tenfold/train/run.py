@@ -44,6 +44,7 @@ class Run:
         step: optimiser steps done, in all.
         epoch: epochs finished.
         batch: batches done in the epoch under way.
+        last_lr: learning rate of the last update.
         curves: one row for each finished epoch.
         best: the row of the best epoch by the task's main metric, or None.
         loss_sum: losses of the epoch under way added up.
@@ -80,6 +81,7 @@ class Run:
         self.step = 0
         self.epoch = 0
         self.batch = 0
+        self.last_lr = self.lr
         self.curves: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None
         self.loss_sum = 0.0
@@ -124,18 +126,19 @@ class Run:
         self.step += 1
         self.batch += 1
         self.loss_sum += loss
+        self.last_lr = self.lr
         for method in self.methods:
             method.step_end(self)
         if self.average is not None:
             self.average.update(self.network, step=self.step if self.config.ema_warmup else None)
         self.schedule.step_update(self.step)
 
-    def end_epoch(self, metrics: Mapping[str, float], *, lr: float, main_metric: str) -> dict[str, float]:
+    def end_epoch(self, metrics: Mapping[str, float], main_metric: str) -> dict[str, float]:
         """Count a finished epoch; returns its row in the curves."""
         row = {
             "epoch": self.epoch + 1,
             "step": self.step,
-            "lr": lr,
+            "lr": self.last_lr,
             "train_loss": self.loss_sum / max(1, self.batch),
             "eval_loss": metrics["loss"],
             **{name: value for name, value in metrics.items() if name != "loss"},
@@ -151,7 +154,7 @@ class Run:
         return row
 
     def share_buffers(self) -> None:
-        """Give every process the first one's batch-norm statistics, which each gathers from its own part of the data."""
+        """Give every process the first one's batch-norm statistics; each gathers them from its own part of the data."""
         broadcast_tensors(self.network.buffers(), self.world)
         if self.average is not None:
             broadcast_tensors(self.average.module.buffers(), self.world)
@@ -211,6 +214,7 @@ _POSITION = (
     "step",
     "epoch",
     "batch",
+    "last_lr",
     "curves",
     "best",
     "loss_sum",

@@ -38,6 +38,8 @@ def pack(tree: Any, prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = path or "value"
+        while name in tensors:  # {"a/b": x, "a": {"b": y}}
+            name += "'"
         # A copy, for two reasons: the file format forbids shared storage, and training may go on while it is written.
         tensors[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
         skeleton: dict[str, Any] = {"$tensor": name}
@@ -58,8 +60,8 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         if all(isinstance(key, (int, str)) for key in value):
             return {"$items": [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
     raise CheckpointError(
-        f"cannot save {path or 'the state'}: it is a {type(value).__name__}. A state may hold tensors, numbers, strings, "
-        "booleans, None, and dicts (keys: strings or integers), lists and tuples of these."
+        f"cannot save {path or 'the state'}: it is a {type(value).__name__}. A state may hold tensors, numbers, "
+        "strings, booleans, None, and dicts (keys: strings or integers), lists and tuples of these."
     )
 
 

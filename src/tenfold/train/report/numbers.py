@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 
+from tenfold.cost import format_amount
+
 UNKNOWN = "\N{EN DASH}"
 """What stands in the place of a number that is not known."""
 
 _MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def count(value: float) -> str:
     """A count with a decimal prefix.
 
     Example:
-        >>> count(300_774_272), count(950), count(1e15)
-        ('301 M', '950', '1000 T')
+        >>> count(300_774_272), count(950)
+        ('301 M', '950')
     """
     if not math.isfinite(value):
         return UNKNOWN
-    for scale, prefix in _PREFIXES:
-        # Rounding 999.6 k to three digits would print 1000 k; it belongs to the next prefix.
-        if abs(value) >= 0.9995 * scale:
-            return f"{_three_digits(value / scale)} {prefix}"
-    return _three_digits(value)
+    return format_amount(value)
 
 
 def size(value: float) -> str:
@@ -34,8 +31,7 @@ def size(value: float) -> str:
         >>> size(272_474), size(12)
         ('272 kB', '12 B')
     """
-    text = count(value)
-    return f"{text}B" if " " in text else f"{text} B"
+    return format_amount(value, "B") if math.isfinite(value) else UNKNOWN
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -98,7 +94,7 @@ def milliseconds(value: float) -> str:
         >>> milliseconds(2.0412)
         '2.04 ms'
     """
-    return f"{_three_digits(value)} ms" if math.isfinite(value) else UNKNOWN
+    return f"{format_amount(value)} ms" if math.isfinite(value) else UNKNOWN
 
 
 def _three_digits(value: float) -> str:

@@ -68,7 +68,8 @@ def budget(report: Report) -> Html | None:
         return None
     lines, kept = [], True
     for quantity, limit in asked.items():
-        got = facts.cost(report, "after", quantity)
+        measured = quantity == "latency_ms"  # not counted, and so not among the costs
+        got = facts.number(report.get(quantity)) if measured else facts.cost(report, "after", quantity)
         spelled = _spell(quantity)
         label = _BUDGET_LABELS.get(quantity, facts.metric_label(quantity))
         if not math.isfinite(got) or limit <= 0:
@@ -110,7 +111,7 @@ def cost(report: Report) -> Html | None:
                     class_="pair",
                 ),
                 tag("span", tag("span", spelled(before), class_="quiet"), tag("b", spelled(after)), class_="bar-value"),
-                tag("span", "same" if before == after else numbers.times(before, after), class_="bar-share"),
+                tag("span", _change(before, after), class_="bar-share"),
                 class_="bar-row",
             )
         )
@@ -172,7 +173,8 @@ def curves(report: Report) -> Html | None:
 def layers(report: Report) -> Html | None:
     """Bit-widths and share of the cost, layer by layer: a drawing, and the numbers behind it."""
     listed = facts.rows(report.get("layers"))
-    listed = [row for row in listed if row.get("w_bits") is not None or facts.number(row.get("macs")) > 0]
+    # What multiplies nothing, such as a norm that will be folded away, has no bits worth drawing.
+    listed = [row for row in listed if facts.number(row.get("macs")) > 0] or listed
     if not listed:
         return None
     quantity = "bitops" if any(facts.number(row.get("bitops")) > 0 for row in listed) else "macs"
@@ -266,6 +268,11 @@ def environment(report: Report) -> Html | None:
 
 def _section(title: str | Html, *content: Html | None) -> Html:
     return tag("section", tag("h2", title), *content)
+
+
+def _change(before: float, after: float) -> str:
+    # Quantizers bring a clipping level a layer, which is no change worth a number.
+    return "same" if abs(before - after) <= 0.002 * before else numbers.times(before, after)
 
 
 def _whole(text: str) -> Html:

@@ -1,0 +1,59 @@
+"""Trains small networks as one of several processes; started by torchrun from `test_groups.py`.
+
+Usage: torchrun … group_program.py FOLDER. The first call of `fit` joins the group of processes.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tenfold.errors import NonFiniteLossError
+from tenfold.train import Interrupted, fit
+from train.toy_training import CLASSES, ToyTask, toy_config, toy_network
+
+RANK = int(os.environ.get("RANK", "0"))
+
+
+def train_plain(run_dir):
+    """What one process can train as well: no batch norm, no random numbers."""
+    torch.manual_seed(RANK)  # other weights in each process: the first one's must win
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, CLASSES)
+    )
+    config = toy_config(epochs=2, clip_grad=1.0, ema_decay=0.9, log_steps=2)
+    return fit(network, ToyTask(), config=config, run_dir=run_dir, quiet=True)
+
+
+def train_interrupted(folder):
+    """Whole, then interrupted in the second process only, and resumed; with batch norm, dropout and mixup."""
+    config = toy_config(epochs=2, ema_decay=0.9, mixup=0.3)
+    fit(toy_network(), ToyTask(), config=config, run_dir=folder / "whole", quiet=True)
+    task = ToyTask(interrupted_step=6 if RANK == 1 else None)
+    try:
+        fit(toy_network(), task, config=config, run_dir=folder / "parts", quiet=True)
+    except Interrupted as stopped:
+        (folder / f"interrupted_{RANK}").write_text(str(stopped.step))
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        sys.exit("the signal handler was not put back")
+    result = fit(toy_network(), ToyTask(), config=config, run_dir=folder / "parts", resume=True, quiet=True)
+    (folder / f"metrics_{RANK}").write_text(repr(result.metrics))
+
+
+def train_broken(folder):
+    """A loss that breaks in the second process stops both."""
+    task = ToyTask(poisoned_step=3 if RANK == 1 else None)
+    try:
+        fit(toy_network(), task, config=toy_config(), run_dir=folder / "broken", quiet=True)
+    except NonFiniteLossError:
+        (folder / f"broken_{RANK}").touch()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train_plain(Path(sys.argv[1]) / "plain")
+    train_interrupted(Path(sys.argv[1]))
+    train_broken(Path(sys.argv[1]))

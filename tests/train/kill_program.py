@@ -1,0 +1,120 @@
+"""Kills small trainings with SIGKILL, resumes them, and leaves the run folders for `test_killing.py` to compare.
+
+Usage: python kill_program.py FOLDER KILLS SEED. Writes FOLDER/whole (never killed), FOLDER/0, FOLDER/1, … and, on
+standard output, one JSON object per kill. Every training is a fork of this process, so that torch is imported once.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import tenfold.train.checkpoints as checkpoints_module
+from tenfold.methods import SAT
+from tenfold.train import fit
+from train.toy_training import ToyTask, toy_config, toy_network
+
+# Two epochs' worth of everything that has a state: quantizers, dropout, mixup, weight average, momentum.
+CONFIG = {"epochs": 3, "ema_decay": 0.9, "mixup": 0.3, "checkpoint_steps": 3, "log_steps": 2}
+SLOWNESS = 0.1
+
+
+def train(run_dir, announce=None):
+    """Fork a child that trains; with `announce` (a file descriptor) it saves slowly and tells when it does."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        if announce is not None:
+            slow_down_saving(announce)
+        fit(
+            toy_network(),
+            ToyTask(train_images=160),
+            [SAT(w_bits=4, a_bits=4)],
+            config=toy_config(**CONFIG),
+            run_dir=run_dir,
+            resume=True,
+            quiet=True,
+        )
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def slow_down_saving(announce):
+    save, flush = checkpoints_module.save_file, os.fsync
+
+    def slow_save(tensors, path, metadata):
+        save(tensors, path, metadata)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        os.write(announce, b"s")
+        time.sleep(SLOWNESS)
+        path.write_bytes(content)
+
+    def slow_flush(descriptor):
+        flush(descriptor)
+        time.sleep(SLOWNESS / 3)
+
+    checkpoints_module.save_file = slow_save
+    os.fsync = slow_flush
+
+
+def kill_at_random(run_dir, rng, seconds):
+    child = train(run_dir)
+    time.sleep(rng.uniform(0, seconds))
+    return finish_off(child)
+
+
+def kill_while_saving(run_dir, rng, saves):
+    reader, writer = os.pipe()
+    child = train(run_dir, announce=writer)
+    os.close(writer)
+    for _ in range(rng.randint(1, saves)):
+        os.read(reader, 1)
+    time.sleep(rng.uniform(0, 1.5 * SLOWNESS))
+    os.close(reader)
+    return finish_off(child)
+
+
+def finish_off(child):
+    """Kill a child; returns whether it was still alive."""
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def complete(run_dir):
+    _, status = os.waitpid(train(run_dir), 0)
+    if status != 0:
+        sys.exit(f"the run in {run_dir} could not be resumed")
+
+
+def main():
+    folder, kills, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
+    start = time.monotonic()
+    complete(folder / "whole")
+    seconds = time.monotonic() - start
+    saves = 12  # 30 steps: nine at the interval of 3 that do not end an epoch, and three at the ends of epochs
+    for idx in range(kills):
+        run_dir = folder / str(idx)
+        while_saving = idx % 2 == 1
+        killed = kill_while_saving(run_dir, rng, saves - 1) if while_saving else kill_at_random(run_dir, rng, seconds)
+        checkpoints = run_dir / "checkpoints"
+        found = {
+            "killed": killed,
+            "while_saving": while_saving,
+            "half_written": len(list(checkpoints.glob(".*.part"))),
+            "checkpoints": len(list(checkpoints.glob("step_*"))),
+        }
+        complete(run_dir)
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
