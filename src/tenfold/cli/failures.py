@@ -32,7 +32,8 @@ def report_failure(error: BaseException, *, debug: bool, as_json: bool) -> int:
     else:
         panel(
             "This is a mistake in Tenfold",
-            f"{type(error).__name__}: {error}\nPlease report it with the lines above and the output of `tenfold doctor`.",
+            f"{type(error).__name__}: {error}\n"
+            "Please report it with the lines above and the output of `tenfold doctor`.",
             "red",
         )
     if as_json:
@@ -57,4 +58,4 @@ def panel(title: str, message: str, colour: str) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    to_stderr(Panel(Text(message), title=title, title_align="left", border_style=colour, expand=True))
+    to_stderr(Panel(Text(message), title=title, title_align="left", border_style=colour))

@@ -59,16 +59,16 @@ def run(words: Sequence[str]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        app(words)
+        code = app(words)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. Python would complain once more while it closes stdout.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except BaseException as error:
         return report_failure(error, debug=debug, as_json="--json" in words)
-    return 0
+    return code if type(code) is int else 0
 
 
 def main() -> NoReturn:

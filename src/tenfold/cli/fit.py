@@ -1,0 +1,203 @@
+"""`tenfold fit`: train a network within a budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from tenfold.cli.output import to_stderr, to_stdout, write_json
+from tenfold.cli.train_flags import TrainFlags, overrides
+from tenfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from tenfold.cli.resolve import Typed
+    from tenfold.train import Recipe
+
+_WHAT = Group("What to train", sort_key=1)
+_HOW = Group("How to go about it", sort_key=2)
+
+
+def fit(
+    *,
+    model: Annotated[str | None, Parameter(group=_WHAT)] = None,
+    data: Annotated[str | None, Parameter(group=_WHAT)] = None,
+    task: Annotated[str | None, Parameter(group=_WHAT)] = None,
+    method: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = (),
+    bits: Annotated[str | None, Parameter(group=_WHAT)] = None,
+    budget: Annotated[str | None, Parameter(group=_WHAT)] = None,
+    weights: Annotated[Path | None, Parameter(group=_WHAT)] = None,
+    image_size: Annotated[int | None, Parameter(group=_WHAT)] = None,
+    pixels: Annotated[bool | None, Parameter(group=_WHAT)] = None,
+    subset: Annotated[int | None, Parameter(group=_WHAT)] = None,
+    skip_bad: Annotated[bool | None, Parameter(group=_WHAT, negative=())] = None,
+    recipe: Annotated[str | None, Parameter(group=_HOW)] = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", group=_HOW, negative=())] = (),
+    quick: Annotated[bool, Parameter(group=_HOW, negative=())] = False,
+    run: Annotated[Path | None, Parameter(name="--from", group=_HOW)] = None,
+    out: Annotated[Path | None, Parameter(name=("--out", "-o"), group=_HOW)] = None,
+    resume: Annotated[bool, Parameter(group=_HOW, negative=())] = False,
+    dry_run: Annotated[bool, Parameter(group=_HOW, negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", group=_HOW, negative=())] = False,
+    train: Annotated[TrainFlags | None, Parameter(name="*")] = None,
+) -> None:
+    """Train a network on your data, within a budget.
+
+    Leaves a run folder with the artifact, checkpoints, metrics and a report.
+
+    Args:
+        model: a name that `tenfold models` knows, also timm:NAME and torchvision:NAME.
+        data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits.
+        task: what the network is for; default: classify.
+        method: what happens while it trains, such as sat or qat; may be repeated, and applies in this order.
+        bits: WEIGHTS/ACTIVATIONS for the methods, such as 4/4.
+        budget: upper limits for one image, such as macs=50M,bytes=300k (also params, bitops, latency_ms).
+        weights: an artifact or a checkpoint to start from.
+        image_size: side of the network's input, in pixels.
+        pixels: feed raw pixels 0..255, as SAT's papers do.
+        subset: train on so many images only.
+        skip_bad: leave out images that cannot be read, instead of stopping at them.
+        recipe: a recipe's name (`tenfold recipes list`) or file; what else is typed changes it.
+        settings: change anything of the recipe, such as --set train.lr=0.05 --set methods.0.scheme=centered.
+        quick: run the recipe's quick mode: under a minute, to see that everything works.
+        run: repeat the run in this folder.
+        out: the run folder; default: runs/ and a telling name.
+        resume: go on with the run in the folder that --out names.
+        dry_run: check everything, show what would be done and what it costs, and stop.
+        as_json: print one JSON object with metrics, costs and files.
+        train: the options of the training.
+    """
+    from tenfold.cli.recipes import find_recipe
+    from tenfold.cli.resolve import Typed, default_folder, recipe_of_run, resolve_recipe, weights_of_run
+
+    if sum(source is not None for source in (recipe, run)) > 1:
+        raise UsageError("--recipe and --from both name a recipe; keep one of them.")
+    typed = Typed(
+        recipe=find_recipe(recipe) if recipe else recipe_of_run(run) if run else None,
+        quick=quick,
+        model=model,
+        task=task,
+        data=data,
+        methods=method,
+        bits=bits,
+        budget=budget,
+        task_options={"image_size": image_size, "pixels": pixels, "subset": subset, "skip_bad": skip_bad},
+        train=overrides(train),
+        settings=settings,
+    )
+    if quick and recipe is None:
+        raise UsageError("--quick is a mode of a recipe. Say --recipe NAME too (`tenfold recipes list`).")
+    origin = run
+    if resume and _says_nothing(typed):
+        if out is None:
+            raise UsageError("which run shall go on? Say --resume --out RUN_FOLDER.")
+        typed, origin = replace(typed, recipe=recipe_of_run(out)), out
+    if weights is None and origin is not None:
+        known = weights_of_run(origin)
+        weights = Path(known) if known else None
+    resolved = resolve_recipe(typed)
+    folder = out or default_folder(resolved, Path(recipe).stem + ("-quick" if quick else "") if recipe else None)
+    if dry_run:
+        _show_plan(resolved, folder, weights, as_json=as_json)
+    else:
+        _train(resolved, folder, weights, resume=resume, as_json=as_json)
+
+
+def _says_nothing(typed: Typed) -> bool:
+    said = (typed.recipe, typed.model, typed.task, typed.data, typed.bits, typed.budget)
+    options = (typed.task_options or {}).values()
+    return not (any(said) or typed.methods or typed.train or typed.settings or any(o is not None for o in options))
+
+
+def _train(recipe: Recipe, folder: Path, weights: Path | None, *, resume: bool, as_json: bool) -> None:
+    from tenfold.cli.processor import prepare_for_training
+
+    prepare_for_training()
+    from tenfold import train
+    from tenfold.cli.output import is_first_process
+    from tenfold.cli.resolve import RUN_RECIPE, make_budget, make_methods, make_network, make_task
+    from tenfold.cli.starting_weights import start_from
+    from tenfold.cli.summary import result_table
+
+    methods, budget = make_methods(recipe), make_budget(recipe)
+    task = make_task(recipe)
+    network = make_network(recipe, task)
+    float_metrics = start_from(network, weights) if weights else None
+    if is_first_process() and not (folder / "config.json").exists():
+        train.write_recipe(recipe, folder / RUN_RECIPE)
+    result = train.fit(
+        network,
+        task,
+        methods,
+        budget,
+        config=recipe.train,
+        run_dir=folder,
+        resume=resume,
+        float_metrics=float_metrics,
+    )
+    if as_json:
+        keys = ("model", "metrics", "budget", "cost", "seed", "seconds")
+        files = {"run": folder, "artifact": result.artifact, "report": folder / "report.html"}
+        write_json({**files, **{key: result.report.get(key) for key in keys}})
+        return
+    to_stdout(result_table(result.report))
+    to_stderr(f"\nreport    {folder / 'report.html'}\nartifact  {result.artifact}")
+    to_stderr(f"[dim]next: tenfold export {result.artifact} -o net.onnx[/]")
+
+
+def _show_plan(recipe: Recipe, folder: Path, weights: Path | None, *, as_json: bool) -> None:
+    """Build everything but train nothing: data, names, options and the budget are checked on the way."""
+    from rich.text import Text
+
+    from tenfold.cli.profile import cost_table
+    from tenfold.cli.resolve import make_budget, make_methods, make_network, make_task
+    from tenfold.cli.starting_weights import start_from
+    from tenfold.cost import profile
+
+    methods, budget = make_methods(recipe), make_budget(recipe)
+    task = make_task(recipe)
+    network = make_network(recipe, task)
+    if weights:
+        start_from(network, weights)
+    before = profile(network, task.example())
+    for one in methods:
+        network = one.attach(network, budget, task.example(batch_size=min(64, recipe.train.batch_size)))
+    after = profile(network, task.example())
+    steps = task.batches_per_epoch(recipe.train.batch_size)
+    excess = budget.excess(after) if budget else {}
+    if as_json:
+        costs = {"before": before.to_dict(), "after": after.to_dict()}
+        for cost in costs.values():
+            del cost["layers"]
+        write_json(
+            {
+                "recipe": recipe.to_dict(),
+                "run": folder,
+                "cost": costs,
+                "steps_per_epoch": steps,
+                "exceeds": {name: {"asked": asked, "got": got} for name, (asked, got) in excess.items()},
+            }
+        )
+        return
+    to_stdout(cost_table(after, title=recipe.model.kind if recipe.model else "", image=task.input_shape))
+    to_stderr(f"\n[bold]Would train[/] {recipe.train.epochs} epochs of {steps} steps, into {folder}:\n")
+    for line in _settings_of(recipe.to_dict()):
+        to_stderr(Text(f"  {line}"))
+    for name, (asked, got) in excess.items():
+        to_stderr(f"[yellow]Not within the budget yet: {name} is {got:,.6g}, asked for {asked:,.6g}.[/]")
+
+
+def _settings_of(tree: Any, path: str = "") -> Iterator[str]:
+    """A recipe as `--set` takes it, a setting a line."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from _settings_of(value, f"{path}.{name}" if path else name)
+    elif isinstance(tree, list) and tree and isinstance(tree[0], Mapping):
+        for idx, item in enumerate(tree):
+            yield from _settings_of(item, f"{path}.{idx}")
+    else:
+        yield f"{path} = {json.dumps(tree)}"

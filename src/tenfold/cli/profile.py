@@ -1,0 +1,198 @@
+"""`tenfold profile`: what a network costs, as a table a person enjoys or as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tenfold.cli.output import to_stdout, write_json
+from tenfold.cli.values import ONNX_SUFFIX, is_file_name, parse_bits, parse_settings, parse_shape, shape_text
+from tenfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import nn
+
+    from tenfold.cost import LayerCost, Profile
+
+_FLOAT = 32
+# Beyond so many rows a table no longer fits on a screen, and layers are shown by the block that they stand in.
+_MOST_ROWS = 32
+_BAR_CELLS = 16
+
+
+def profile(
+    target: str,
+    /,
+    *,
+    shape: Annotated[str | None, Parameter(name="--input")] = None,
+    bits: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    layers: Annotated[bool, Parameter(negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Count what a network costs for one image: MACs, parameters, BitOPs and bytes.
+
+    Args:
+        target: a model's name (also timm:NAME and torchvision:NAME), or an artifact (.safetensors), or an .onnx file.
+        shape: CHANNELSxHEIGHTxWIDTH of the image; default: what the network was made for.
+        bits: WEIGHTS/ACTIVATIONS, such as 4/4, for all layers but the first and the last, which have 8-bit weights.
+        settings: an option of the model, such as --set width=0.5; may be repeated.
+        layers: show every layer instead of grouping them by block.
+        as_json: print one JSON object with "macs", "params", "bytes", "bitops" and the layers.
+    """
+    if is_file_name(target) and target.endswith(ONNX_SUFFIX):
+        _profile_onnx(target, as_json=as_json)
+        return
+    from tenfold import cost
+
+    wanted = parse_bits(bits) if bits else None
+    options = parse_settings(settings, "model.")
+    if is_file_name(target):
+        network, made_for = _from_artifact(target, options)
+    else:
+        network, made_for = _from_name(target, options, parse_shape(shape) if shape else None)
+    image = parse_shape(shape) if shape else made_for
+    counted = cost.profile(network, image, bits=wanted)
+    if as_json:
+        write_json({"name": target, "input": image, "bits": wanted, **counted.to_dict()})
+        return
+    to_stdout(cost_table(counted, title=target, image=image, every_layer=layers))
+
+
+def _from_name(name: str, options: dict[str, Any], image: Sequence[int] | None) -> tuple[nn.Module, tuple[int, ...]]:
+    from tenfold import models
+
+    facts = models.facts(name)
+    if image is not None and len(image) == 3 and image[0] != facts.input_shape[0]:
+        options.setdefault("in_channels", image[0])
+    return models.build(name, **options), facts.input_shape
+
+
+def _from_artifact(path: str, options: dict[str, Any]) -> tuple[nn.Module, tuple[int, ...]]:
+    if options:
+        raise UsageError("--set does not go with an artifact: its network is built already.")
+    from tenfold import train
+
+    network = train.load(path)
+    header: dict[str, Any] = network.header  # type: ignore[assignment]
+    preprocess = header["task"]["preprocess"]
+    return network, (preprocess["channels"], preprocess["size"], preprocess["size"])
+
+
+def _profile_onnx(path: str, *, as_json: bool) -> None:
+    from tenfold.export import inspect_onnx
+
+    facts = inspect_onnx(path)
+    if as_json:
+        write_json({"name": path, **facts.to_dict()})
+        return
+    from rich.table import Table
+
+    from tenfold.cost import format_amount
+
+    table = Table(title=f"{Path(path).name}  {format_amount(facts.file_bytes, 'B')}", title_justify="left", box=None)
+    table.add_column("Operator")
+    table.add_column("Count", justify="right")
+    for name, count in sorted(facts.operators.items(), key=lambda pair: (-pair[1], pair[0])):
+        table.add_row(name, str(count))
+    to_stdout(table)
+
+
+def cost_table(counted: Profile, *, title: str, image: Sequence[int], every_layer: bool = False) -> Table:
+    """The bill of a network for people: a row a layer, or a row a block where there are many.
+
+    Args:
+        counted: the rows.
+        title: the network's name.
+        image: its input, for the title.
+        every_layer: never group.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from tenfold.cost import format_amount
+
+    quantized = any(layer.w_bits < _FLOAT or layer.a_bits < _FLOAT for layer in counted.layers)
+    heading = Text.assemble((title, "bold"), (f"  {shape_text(image)}", "dim"))
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="dim", show_footer=True)
+    table.add_column("Layer", Text("Total", "bold"), no_wrap=True, overflow="fold")
+    table.add_column("Kind", style="dim", no_wrap=True)
+    table.add_column("Output", justify="right", style="dim", no_wrap=True)
+    if quantized:
+        table.add_column("Bits W/A", justify="right", no_wrap=True)
+    table.add_column("MACs", format_amount(counted.macs), justify="right", no_wrap=True, footer_style="bold")
+    table.add_column("Share", no_wrap=True)
+    table.add_column("Params", format_amount(counted.params), justify="right", no_wrap=True, footer_style="bold")
+    table.add_column("Size", format_amount(counted.size_bytes, "B"), justify="right", no_wrap=True, footer_style="bold")
+    if quantized:
+        table.add_column("BitOPs", format_amount(counted.bitops), justify="right", no_wrap=True, footer_style="bold")
+    largest = max((sum(layer.macs for layer in group) for _, group in _groups(counted, every_layer)), default=0)
+    for name, group in _groups(counted, every_layer):
+        macs = sum(layer.macs for layer in group)
+        row: list[Any] = [name or "(network)", _kinds(group), _sizes(group)]
+        row += [_bits(group)] if quantized else []
+        row += [
+            format_amount(macs) if macs else "",
+            Text.assemble((bar(macs, largest), "cyan"), (f" {macs / counted.macs:5.1%}" if macs else "", "dim")),
+            format_amount(sum(layer.params for layer in group)),
+            format_amount(sum(layer.size_bytes for layer in group), "B"),
+        ]
+        row += [format_amount(sum(layer.bitops for layer in group)) if macs else ""] if quantized else []
+        table.add_row(*row)
+    return table
+
+
+def bar(part: float, whole: float, cells: int = _BAR_CELLS) -> str:
+    """A thin bar, half a cell fine; something is never drawn as nothing.
+
+    Example:
+        >>> bar(3, 8, cells=4)
+        '━╸  '
+    """
+    halves = math.ceil(2 * cells * part / whole - 0.5) if whole else 0
+    halves = max(halves, 1) if part else 0
+    return ("━" * (halves // 2) + "╸" * (halves % 2)).ljust(cells)
+
+
+def _groups(counted: Profile, every_layer: bool) -> list[tuple[str, list[LayerCost]]]:
+    """Rows by the longest prefix of their names that makes few enough of them."""
+    rows = [layer for layer in counted.layers if layer.macs or layer.params]
+    if every_layer:
+        return [(layer.name, [layer]) for layer in rows]
+    for depth in range(max((layer.name.count(".") + 1 for layer in rows), default=1), 0, -1):
+        groups: dict[str, list[LayerCost]] = {}
+        latest = ""
+        for layer in rows:
+            # What multiplies nothing, such as a norm, belongs to the layer before it.
+            latest = ".".join(layer.name.split(".")[:depth]) if layer.macs or not groups else latest
+            groups.setdefault(latest, []).append(layer)
+        if len(groups) <= _MOST_ROWS:
+            break
+    return list(groups.items())
+
+
+def _kinds(group: Sequence[LayerCost]) -> str:
+    counts: dict[str, int] = {}
+    for layer in group:
+        if layer.macs or len(group) == 1:
+            counts[layer.kind] = counts.get(layer.kind, 0) + 1
+    return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in counts.items())
+
+
+def _sizes(group: Sequence[LayerCost]) -> str:
+    shapes = [layer.output_shape for layer in group if layer.output_shape]
+    return shape_text(shapes[-1][1:]) if shapes else ""
+
+
+def _bits(group: Sequence[LayerCost]) -> str:
+    pairs = {(layer.w_bits, layer.a_bits) for layer in group if layer.macs}
+    return ", ".join(f"{_width(w)}/{_width(a)}" for w, a in sorted(pairs, reverse=True))
+
+
+def _width(bits: int) -> str:
+    return "fp" if bits == _FLOAT else str(bits)

@@ -1,0 +1,165 @@
+"""From what was typed to a recipe, and from a recipe to the network, task, methods and budget that `fit` takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tenfold.cli.values import parse_bits
+from tenfold.errors import MissingDataError, UsageError
+from tenfold.train.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tenfold.cost import Budget
+    from tenfold.methods import Method
+    from tenfold.tasks import Task
+
+RUN_RECIPE = "recipe.toml"
+"""Where a run folder keeps the recipe that it was made by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Typed:
+    """What the command line says about a training, as far as it says anything."""
+
+    recipe: Path | None = None
+    quick: bool = False
+    model: str | None = None
+    task: str | None = None
+    data: str | None = None
+    methods: Sequence[str] = ()
+    bits: str | None = None
+    budget: str | None = None
+    task_options: dict[str, Any] | None = None
+    train: Sequence[str] = ()
+    settings: Sequence[str] = ()
+
+
+def resolve_recipe(typed: Typed) -> Recipe:
+    """Lay what was typed over the recipe, or over the defaults.
+
+    Raises:
+        MissingDataError: if the recipe is not there.
+        UsageError: if anything is not allowed; all problems of the recipe in one message.
+    """
+    overrides: list[str] = []
+    if typed.recipe is None or typed.task:
+        overrides.append(f"task.kind={json.dumps(typed.task or 'classify')}")
+    for name, value in {"data": typed.data, **(typed.task_options or {})}.items():
+        if value is not None:
+            overrides.append(f"task.{name}={json.dumps(value)}")
+    if typed.model:
+        # The whole table: options of the recipe's model mean nothing to another one.
+        overrides.append(f"model={{kind = {json.dumps(typed.model)}}}")
+    if typed.budget:
+        overrides.append(f"budget={json.dumps(typed.budget)}")
+    overrides += _method_overrides(typed)
+    recipe = load_recipe(typed.recipe, overrides=[*overrides, *typed.train, *typed.settings], quick=typed.quick)
+    if recipe.model is None:
+        raise UsageError(
+            "which network? Say --model NAME (`tenfold models` lists them) or --recipe NAME (`tenfold recipes list`)."
+        )
+    if recipe.task is None:
+        raise UsageError("what is the network for? Say --task classify, and --data FOLDER.")
+    return recipe
+
+
+def _method_overrides(typed: Typed) -> list[str]:
+    bits = parse_bits(typed.bits) if typed.bits else None
+    if typed.methods:
+        tables = [{"kind": kind, **_bit_options(bits)} for kind in typed.methods]
+        return [f"methods=[{', '.join(_inline(table) for table in tables)}]"]
+    if bits is None:
+        return []
+    count = len(load_recipe(typed.recipe, quick=typed.quick).methods) if typed.recipe else 0
+    if not count:
+        raise UsageError(f"--bits {typed.bits} needs a method that sets bits. Say --method sat.")
+    return [f"methods.{i}.{name}={value}" for i in range(count) for name, value in _bit_options(bits).items()]
+
+
+def _bit_options(bits: tuple[int, int] | None) -> dict[str, int]:
+    return {} if bits is None else {"w_bits": bits[0], "a_bits": bits[1]}
+
+
+def _inline(table: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{name} = {json.dumps(value)}" for name, value in table.items()) + "}"
+
+
+def recipe_of_run(run: Path) -> Path:
+    """The recipe that a run folder was made by.
+
+    Raises:
+        MissingDataError: if there is none.
+    """
+    path = run / RUN_RECIPE
+    if not path.is_file():
+        raise MissingDataError(f"{run} holds no {RUN_RECIPE}, so it is no run that `tenfold fit` made. Check the path.")
+    return path
+
+
+def weights_of_run(run: Path) -> str | None:
+    """The file of weights that a run started from, if it did."""
+    try:
+        words = [str(word) for word in json.loads((run / "config.json").read_text(encoding="utf-8"))["command"]]
+    except (OSError, ValueError, KeyError):
+        return None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--weights="):
+            return word.partition("=")[2]
+        if word == "--weights":
+            return following
+    return None
+
+
+def default_folder(recipe: Recipe, name: str | None) -> Path:
+    """Where a run goes when nobody says: runs/ and the recipe's name, or the model's and the methods'."""
+    assert recipe.model is not None
+    if name is None:
+        parts = [recipe.model.kind]
+        for method in recipe.methods:
+            widths = [method.options.get(key) for key in ("w_bits", "a_bits")]
+            parts.append(method.kind + "".join(f"-{width}" for width in widths if width is not None))
+        name = "-".join(parts)
+    return Path("runs") / "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+
+
+def make_task(recipe: Recipe) -> Task:
+    """The task of a recipe; opens its data."""
+    from tenfold import tasks
+
+    assert recipe.task is not None
+    return tasks.create(recipe.task.kind, **recipe.task.options)
+
+
+def make_network(recipe: Recipe, task: Task) -> nn.Module:
+    """The network of a recipe, with as many outputs and input channels as the task has.
+
+    Its first weights are drawn by the recipe's seed, so that the same recipe starts from the same network.
+    """
+    import torch
+
+    from tenfold import models
+
+    assert recipe.model is not None
+    torch.manual_seed(recipe.train.seed)
+    fitting = {"num_classes": task.describe()["num_outputs"], "in_channels": task.input_shape[0]}
+    return models.build(recipe.model.kind, **{**fitting, **recipe.model.options})
+
+
+def make_methods(recipe: Recipe) -> list[Method]:
+    """The methods of a recipe."""
+    from tenfold import methods
+
+    return [methods.create(choice.kind, **choice.options) for choice in recipe.methods]
+
+
+def make_budget(recipe: Recipe) -> Budget | None:
+    """The budget of a recipe."""
+    from tenfold.cost import Budget
+
+    return Budget.parse(recipe.budget) if recipe.budget else None

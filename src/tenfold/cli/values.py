@@ -1,0 +1,96 @@
+"""Values that people write on a command line, read with errors that say how to write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tenfold.errors import ShapeError, UsageError
+
+ARTIFACT_SUFFIX, ONNX_SUFFIX = ".safetensors", ".onnx"
+_FLOAT_BITS = 32
+
+
+def parse_bits(text: str) -> tuple[int, int]:
+    """Bits of weights and activations: "4/4", or "4" for both.
+
+    Raises:
+        UsageError: if it is not one or two numbers that are 1 to 8 or 32.
+
+    Example:
+        >>> parse_bits("4/8"), parse_bits("3")
+        ((4, 8), (3, 3))
+    """
+    parts = text.split("/")
+    if len(parts) in (1, 2) and all(part.strip().isdecimal() for part in parts):
+        w_bits, a_bits = int(parts[0]), int(parts[-1])
+        if all(1 <= bits <= 8 or bits == _FLOAT_BITS for bits in (w_bits, a_bits)):
+            return w_bits, a_bits
+    raise UsageError(
+        f"--bits {text!r} is not allowed. Write WEIGHTS/ACTIVATIONS, each 1 to 8 or 32 for float, such as 4/4 or 4/8."
+    )
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """The shape of one image: "3x224x224".
+
+    Raises:
+        ShapeError: if it is not numbers above zero with an x between them.
+
+    Example:
+        >>> parse_shape("3x224x224")
+        (3, 224, 224)
+    """
+    if re.fullmatch(r"[1-9]\d{0,5}([xX][1-9]\d{0,5})*", text.strip()):
+        return tuple(int(size) for size in text.lower().split("x"))
+    raise ShapeError(f"--input {text!r} is not a shape. Write CHANNELSxHEIGHTxWIDTH, such as 3x224x224.")
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as `parse_shape` reads it.
+
+    Example:
+        >>> shape_text((3, 224, 224))
+        '3x224x224'
+    """
+    return "x".join(map(str, shape))
+
+
+def parse_settings(settings: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """Options such as "width=0.5", their values read as JSON where they are JSON and as text where not.
+
+    Args:
+        settings: what was given.
+        prefix: a first word that may stand before the name, such as "model."; it is dropped.
+
+    Raises:
+        UsageError: if one has no name or no value.
+
+    Example:
+        >>> parse_settings(["model.width=0.5", "activation=relu"], "model.")
+        {'width': 0.5, 'activation': 'relu'}
+    """
+    options: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip().removeprefix(prefix)
+        if not (name and equals and text.strip()):
+            raise UsageError(f"--set {setting!r} is not NAME=VALUE, such as width=0.5.")
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text.strip()
+    return options
+
+
+def is_file_name(target: str) -> bool:
+    """Whether a word means a file and not the name of a model."""
+    return (
+        target.endswith((ARTIFACT_SUFFIX, ONNX_SUFFIX))
+        or "/" in target
+        or "\\" in target
+        or (":" not in target and Path(target).is_file())
+    )
