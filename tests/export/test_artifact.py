@@ -4,6 +4,7 @@ import resource
 import pytest
 import torch
 from safetensors.torch import save_file
+
 from tenfold.errors import ArtifactError, MissingDataError, StorageError
 from tenfold.export import read_artifact, write_artifact
 

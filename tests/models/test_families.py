@@ -122,7 +122,7 @@ def test_preresnets_answer_as_timms(name, reference):
             prefix, new, old_names = "", key, names
         old = next(old for old in old_names if new.startswith(old))
         state[prefix + old_names[old] + new.removeprefix(old)] = value
-    ours = build(name)
+    ours = build(name, stem_norm=False)
     state = {key: value.reshape(ours.state_dict()[key].shape) for key, value in state.items()}
     ours.load_state_dict(state)
     _assert_same_answers(ours, theirs)

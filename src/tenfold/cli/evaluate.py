@@ -1,2 +1,131 @@
-def evaluate() -> None:
-    """Stub."""
+"""`tenfold eval`: the accuracy of an artifact or an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tenfold.cli.output import to_stderr, to_stdout, write_json
+from tenfold.cli.values import ONNX_SUFFIX
+from tenfold.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def evaluate(
+    file: Path,
+    /,
+    *,
+    data: str | None = None,
+    batch_size: int = 64,
+    engine: str = "auto",
+    threads: int | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Measure how often a network is right, on the evaluation part of some data.
+
+    Images are prepared exactly as for the training; the file says how. An ONNX file runs without torch.
+
+    Args:
+        file: an artifact (.safetensors) or an .onnx file.
+        data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA.
+        batch_size: images at a time.
+        engine: runtime of an ONNX file: auto, onnxruntime or openvino.
+        threads: CPU threads of the runtime; default: one a core.
+        as_json: print one JSON object with the metrics (0 to 1).
+    """
+    judge = _judge_onnx if file.suffix == ONNX_SUFFIX else _judge_artifact
+    options = {"batch_size": batch_size, "engine": engine, "threads": threads}
+    result = {"file": str(file), "bytes": file.stat().st_size if file.is_file() else 0, **judge(file, data, options)}
+    if as_json:
+        write_json(result)
+        return
+    for name, value in result["metrics"].items():
+        shown = f"{value:.2%}" if name.startswith("top") else f"{value:.4f}"
+        to_stdout(f"{name:8} [bold]{shown}[/]")
+    to_stderr(f"[dim]{result['images']} images, {result['engine']}[/]")
+
+
+def _judge_onnx(file: Path, data: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    from tenfold import export
+
+    task = export.read_task(file)
+    batches = evaluation_batches(task, data, options["batch_size"])
+    found = export.evaluate(file, batches, engine=options["engine"], threads=options["threads"])
+    metrics = {"top1": found.top1}
+    if task.get("num_outputs", 0) >= 10:
+        metrics["top5"] = found.top5
+    return {"metrics": metrics, "images": found.images, "engine": found.engine}
+
+
+def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    from tenfold.cli.processor import prepare_for_training
+
+    prepare_for_training()
+    from tenfold import tasks, train
+
+    network = train.load(file)
+    described: Mapping[str, Any] = network.header["task"]  # type: ignore[index,assignment]
+    prepared = dict(described["preprocess"])
+    task = tasks.create(
+        described["task"], data=data_of(described, data), image_size=prepared.pop("size"), **prepared, augment="none"
+    )
+    check_labels(described, task.describe()["labels"])
+    metrics = train.evaluate(network, task, batch_size=options["batch_size"])
+    return {"metrics": metrics, "images": task.describe()["data"]["eval_images"], "engine": "torch"}
+
+
+def evaluation_batches(
+    task: Mapping[str, Any], data: str | None, batch_size: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """The evaluation images of some data, as the task's description wants them; imports no torch.
+
+    Raises:
+        UsageError: if the data has other classes than the task, or it is not known which data to take.
+    """
+    import numpy as np
+
+    from tenfold.data import Preprocess, open_dataset
+
+    preprocess = Preprocess.from_dict(task["preprocess"])
+    dataset = open_dataset(data_of(task, data))
+    check_labels(task, dataset.labels)
+    images = dataset.evaluation
+    for first in range(0, len(images.targets), batch_size):
+        rows = np.arange(first, min(first + batch_size, len(images.targets)))
+        yield preprocess.normalize(images.framed(rows, preprocess)), images.targets[rows]
+
+
+def data_of(task: Mapping[str, Any], data: str | None) -> str | None:
+    """Which data to open: what was asked for, or the embedded digits if the network learned on them.
+
+    Raises:
+        UsageError: if nothing was asked for, and the network learned on something else.
+    """
+    from tenfold.data.catalog import DIGITS
+
+    learned_on = task.get("data", {}).get("name")
+    if data is None and learned_on != DIGITS:
+        raise UsageError(f"which images? The network learned on {learned_on!r}; say where they are: --data FOLDER.")
+    return data
+
+
+def check_labels(task: Mapping[str, Any], labels: Any) -> None:
+    """Refuse data whose classes are not those that the network tells apart.
+
+    Raises:
+        UsageError: naming the first class that differs.
+    """
+    wanted, got = list(task.get("labels") or []), list(labels)
+    if wanted and wanted != got:
+        differing = next((f"{a!r} and not {b!r}" for a, b in zip(got, wanted, strict=False) if a != b), "")
+        raise UsageError(
+            f"the data has other classes than the network: {len(got)} instead of {len(wanted)}"
+            + (f", the first that differs is {differing}" if differing else "")
+            + ". Give data with the same classes, under the same names."
+        )

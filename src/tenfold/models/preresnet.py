@@ -1,9 +1,11 @@
 """Pre-activation ResNet: batch norm and ReLU before each convolution (arXiv 1603.05027).
 
-The stem, the projections and the last convolution of each block end in the running sum and not in a batch norm, so
-scale-adjusted training has to rescale the convolutions here. The stem is a bare convolution and all blocks are alike,
-the first included; a projection reads the normalised input. Convolutions and their costs are those of the
-post-activation networks.
+The last convolution of each block and the projections end in the running sum and not in a batch norm, so scale-adjusted
+training has to rescale the convolutions here. All blocks are alike, the first included; a projection reads the normalised
+input. Convolutions and their costs are those of the post-activation networks.
+
+Behind the stem stands a batch norm, as in the authors' Torch code for ImageNet. `stem_norm=False` leaves it out, as other
+codes do; the stem then writes into the running sum as it is, and raw pixels of 0 to 255 drown the blocks.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ def pre_activation_network(
     """Stages of pre-activation blocks behind a stem, and the batch norm and ReLU that the last block lacks.
 
     Args:
-        stem: turns the image into `widths[0]` channels, without batch norm.
+        stem: turns the image into `widths[0]` channels.
         stem_stride: stride of the stem.
         widths: channels of each stage, before a bottleneck's expansion.
         depths: number of blocks of each stage; each stage but the first halves the image.
@@ -92,10 +94,22 @@ def pre_activation_network(
     return ImageClassifier(stages, features, num_classes)
 
 
-def _imagenet(depths: Sequence[int], is_bottleneck: bool, num_classes: int, in_channels: int) -> ImageClassifier:
-    conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+def _stem(in_channels: int, channels: int, kernel: int, stride: int, norm: bool) -> nn.Sequential:
+    stem = nn.Sequential()
+    stem.add_module("conv", nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False))
+    if norm:
+        stem.add_module("bn", nn.BatchNorm2d(channels))
+        stem.add_module("relu", nn.ReLU(inplace=True))
+    return stem
+
+
+def _imagenet(
+    depths: Sequence[int], is_bottleneck: bool, num_classes: int, in_channels: int, stem_norm: bool
+) -> ImageClassifier:
+    stem = _stem(in_channels, 64, kernel=7, stride=2, norm=stem_norm)
+    stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
     return pre_activation_network(
-        stem=nn.Sequential(OrderedDict(conv=conv, pool=nn.MaxPool2d(3, stride=2, padding=1))),
+        stem=stem,
         stem_stride=4,
         widths=(64, 128, 256, 512),
         depths=depths,
@@ -107,38 +121,44 @@ def _imagenet(depths: Sequence[int], is_bottleneck: bool, num_classes: int, in_c
 @register(
     source="pre-activation ResNet, arXiv 1603.05027",
     input_shape=(3, 224, 224),
-    params=11_687_720,
+    params=11_687_848,
     macs=1_814_073_344,
     tags=("imagenet", "residual"),
 )
-def preresnet18(*, num_classes: NumClasses = 1000, in_channels: InChannels = 3) -> ImageClassifier:
+def preresnet18(
+    *, num_classes: NumClasses = 1000, in_channels: InChannels = 3, stem_norm: bool = True
+) -> ImageClassifier:
     """Pre-activation ResNet-18, eight basic blocks."""
-    return _imagenet((2, 2, 2, 2), False, num_classes, in_channels)
+    return _imagenet((2, 2, 2, 2), False, num_classes, in_channels, stem_norm)
 
 
 @register(
     source="pre-activation ResNet, arXiv 1603.05027",
     input_shape=(3, 224, 224),
-    params=25_549_352,
+    params=25_549_480,
     macs=4_089_184_256,
     tags=("imagenet", "residual"),
 )
-def preresnet50(*, num_classes: NumClasses = 1000, in_channels: InChannels = 3) -> ImageClassifier:
+def preresnet50(
+    *, num_classes: NumClasses = 1000, in_channels: InChannels = 3, stem_norm: bool = True
+) -> ImageClassifier:
     """Pre-activation ResNet-50, sixteen bottleneck blocks."""
-    return _imagenet((3, 4, 6, 3), True, num_classes, in_channels)
+    return _imagenet((3, 4, 6, 3), True, num_classes, in_channels, stem_norm)
 
 
 @register(
     source="pre-activation ResNet, arXiv 1603.05027",
     input_shape=(3, 32, 32),
-    params=272_282,
+    params=272_314,
     macs=40_813_184,
     tags=("cifar", "residual", "tiny"),
 )
-def preresnet20_cifar(*, num_classes: NumClasses = 10, in_channels: InChannels = 3) -> ImageClassifier:
+def preresnet20_cifar(
+    *, num_classes: NumClasses = 10, in_channels: InChannels = 3, stem_norm: bool = True
+) -> ImageClassifier:
     """Pre-activation ResNet-20 for 32x32 images, with projections where the shape changes."""
     return pre_activation_network(
-        stem=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+        stem=_stem(in_channels, 16, kernel=3, stride=1, norm=stem_norm),
         stem_stride=1,
         widths=(16, 32, 64),
         depths=(3, 3, 3),

@@ -10,7 +10,7 @@ from tenfold.train.report.markup import Html, join, tag
 
 # The drawing is scaled to its column; at 520 units the text stays readable on a phone.
 _WIDTH, _HEIGHT = 520.0, 264.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 76.0, 14.0, 34.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 78.0, 14.0, 36.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ def line_chart(
     for tick in ticks:
         parts.append(tag("line", x1=_LEFT, x2=right, y1=down(tick), y2=down(tick), class_="grid"))
         parts.append(tag("text", spell(tick), x=_LEFT - 8, y=down(tick) + 4, class_="tick", text_anchor="end"))
-    for tick in sorted({first, last, *(t for t in nice_ticks(first, last, 5) if first < t < last and t == int(t))}):
+    # The ends are always named; round values between them where they do not touch the ends.
+    margin = 0.08 * (last - first)
+    between = {t for t in nice_ticks(first, last, 5) if first + margin < t < last - margin and t == int(t)}
+    for tick in sorted({first, last} | between):
         parts.append(
             tag("text", f"{tick:g}", x=across(tick), y=_HEIGHT - _BOTTOM + 17, class_="tick", text_anchor="middle")
         )
@@ -129,7 +132,7 @@ def _curve(
     return join(tag("path", d=path, class_=f"curve {line.style}"), *dots)
 
 
-def _apart(ends: list[tuple[float, str, str]], gap: float = 15.0) -> list[tuple[float, str, str]]:
+def _apart(ends: list[tuple[float, str, str]], gap: float = 18.0) -> list[tuple[float, str, str]]:
     """Move labels down until none covers the one above, then all up if the last one fell off the page."""
     placed: list[tuple[float, str, str]] = []
     for y, label, style in sorted(ends):

@@ -87,14 +87,14 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def milliseconds(value: float) -> str:
+def milliseconds(value: float, digits: int = 3) -> str:
     """A latency in milliseconds.
 
     Example:
         >>> milliseconds(2.0412)
         '2.04 ms'
     """
-    return f"{format_amount(value)} ms" if math.isfinite(value) else UNKNOWN
+    return f"{format_amount(value, digits=digits)} ms" if math.isfinite(value) else UNKNOWN
 
 
 def _three_digits(value: float) -> str:

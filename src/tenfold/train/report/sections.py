@@ -365,7 +365,7 @@ def _swatch(style: str) -> Html:
 
 def _spread(row: facts.Report) -> str:
     spread = facts.number(row.get("spread_ms"))
-    return f" ± {numbers.milliseconds(spread)}" if math.isfinite(spread) else ""
+    return f" ± {numbers.milliseconds(spread, digits=2)}" if math.isfinite(spread) else ""
 
 
 def _sentence(value: object) -> str:

@@ -1,0 +1,110 @@
+"""The profile `compact`: the smallest file, with the arithmetic of the network itself.
+
+Weights are stored as integers of 2, 4 or 8 bits and turned into real numbers when a runtime loads the file. The batch
+norm is folded into their scale. A runtime computes convolutions in float: the result equals the network's up to
+rounding, on every machine.
+"""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from tenfold.export.graph import Builder, IntegerLayer, Network, Quantizer, array_of, drop_unused, is_weight
+from tenfold.export.integers import UINT8_TOP, store
+
+TWO_BIT_OPSET = 25
+"""The first with two-bit integers. ONNX Runtime reads them; OpenVINO does not yet."""
+
+
+def write_compact(network: Network) -> dict[str, ir.Value]:
+    """Write the layers and quantizers of a network as standard ONNX, in place.
+
+    Returns:
+        The values that hold the uint8 codes of each quantized activation, by the name of the layer that reads it.
+    """
+    builder = Builder(network.graph)
+    for layer in network.layers:
+        _write_layer(builder, layer)
+    for node in list(network.graph):
+        if is_weight(node):
+            _write_loose_weight(builder, node)
+    codes = {quantizer.name: _write_quantizer(builder, quantizer) for quantizer in network.quantizers}
+    drop_unused(network.model)
+    if any(_is_two_bit(value) for value in network.graph.initializers.values()):
+        network.graph.opset_imports[""] = TWO_BIT_OPSET
+    return codes
+
+
+def _write_layer(builder: Builder, layer: IntegerLayer) -> None:
+    node, codes, scale = layer.node, layer.codes, layer.scale
+    if np.ptp(scale) == 0:
+        scale = scale[:1].reshape(())
+    else:
+        scale = scale.reshape(-1, *[1] * (codes.ndim - 1))
+    if node.op_type == "MatMul":
+        codes, scale = codes.T, scale.T
+    node.replace_input_with(1, _weight(builder, node, codes, scale))
+    if not np.any(layer.bias):
+        node.resize_inputs(2)
+        return
+    bias = builder.constant(layer.bias.astype(np.float32))
+    if node.op_type != "MatMul":
+        node.resize_inputs(3)
+        node.replace_input_with(2, bias)
+        return
+    output = node.outputs[0]
+    total = builder.add(builder.after(output), "Add", None, bias)
+    rename_as_output(output, total)
+    ir.convenience.replace_all_uses_with(output, total, replace_graph_outputs=True)
+    total.producer().replace_input_with(0, output)  # type: ignore[union-attr]
+
+
+def _weight(builder: Builder, reader: ir.Node, codes: np.ndarray, scale: np.ndarray) -> ir.Value:
+    stored = store(np.ascontiguousarray(codes))
+    # The scale is a node of its own, so that runtimes do not take this for one of their 8-bit patterns.
+    weight = builder.add(
+        reader, "DequantizeLinear", builder.constant(stored.stored), builder.constant(np.float32(1))
+    )
+    if stored.middle:
+        weight = builder.add(reader, "Sub", weight, builder.constant(np.float32(stored.middle)))
+    return builder.add(reader, "Mul", weight, builder.constant((scale * stored.factor).astype(np.float32)))
+
+
+def _write_loose_weight(builder: Builder, node: ir.Node) -> None:
+    codes, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
+    assert codes is not None
+    assert scale is not None
+    scale = scale.reshape(-1, *[1] * (codes.ndim - 1)) if scale.ndim else scale
+    weight = _weight(builder, node, codes, scale.astype(np.float64))
+    ir.convenience.replace_all_uses_with(node.outputs[0], weight)
+    node.graph.remove(node, safe=True)  # type: ignore[union-attr]
+
+
+def _write_quantizer(builder: Builder, quantizer: Quantizer) -> ir.Value:
+    node, grid, value = quantizer.node, quantizer.grid, quantizer.source
+    step = builder.constant(np.float32(grid.step))
+    if grid.shift:
+        value = builder.add(node, "Add", value, builder.constant(np.float32(grid.shift)))
+    codes = builder.add(node, "QuantizeLinear", value, step)  # uint8, zero point 0: saturates below
+    if quantizer.low > 0 or quantizer.high < UINT8_TOP:
+        low = builder.constant(np.uint8(quantizer.low)) if quantizer.low > 0 else None
+        codes = builder.add(node, "Clip", codes, low, builder.constant(np.uint8(quantizer.high)))
+    value = builder.add(node, "DequantizeLinear", codes, step)
+    if grid.offset:
+        value = builder.add(node, "Add", value, builder.constant(np.float32(grid.offset)))
+    ir.convenience.replace_all_uses_with(node.outputs[0], value, replace_graph_outputs=True)
+    node.graph.remove(node, safe=True)  # type: ignore[union-attr]
+    return codes
+
+
+def rename_as_output(old: ir.Value, new: ir.Value) -> None:
+    """If `old` is an output of the graph, hand its name to `new`, which is about to take its place."""
+    if old.is_graph_output():
+        old.name, new.name = new.name, old.name
+
+
+def _is_two_bit(value: ir.Value) -> bool:
+    array = value.const_value
+    return array is not None and array.dtype.numpy() in (np.dtype(ml_dtypes.int2), np.dtype(ml_dtypes.uint2))

@@ -1,0 +1,168 @@
+"""The integers that go into a file: how they are stored, and how a runtime's 8-bit kernels want them.
+
+Source: `sat.md` section 8. Weights arrive as integers with zero point 0: two's complement for the scheme "modified", odd
+integers (up to 9 bits) for "original" and "centered", whose levels do not contain zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+INT8_TOP = 127
+UINT8_TOP = 255
+INT16_TOP = 32767
+"""Where x86 kernels without VNNI saturate the sum of two 8-bit products."""
+BIAS_TOP = 2.0**30
+"""Half of int32, so that a bias and the sum of the products fit together."""
+
+_SIGNED = {2: ml_dtypes.int2, 4: ml_dtypes.int4, 8: np.int8}
+_UNSIGNED = {2: ml_dtypes.uint2, 4: ml_dtypes.uint4, 8: np.uint8}
+
+
+@dataclass(frozen=True)
+class ActivationGrid:
+    """The grid of a quantized activation: offset + step * c with c = clip(round((x + shift) / step), 0, top).
+
+    One-sided PACT has no shift and no offset; two-sided PACT has shift = A and offset = -A, so that zero is no level.
+
+    Attributes:
+        step: distance of neighbouring levels, in units of the activation.
+        shift: what is added before rounding.
+        offset: the value of code 0.
+        top: largest code, 2^bits - 1.
+    """
+
+    step: float
+    shift: float
+    offset: float
+    top: int
+
+    def code(self, value: float) -> int:
+        """The code of one value, infinities included."""
+        return int(np.clip(np.rint((value + self.shift) / self.step), 0, self.top))
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Codes in the smallest ONNX type that holds them: code = factor * (stored - middle).
+
+    Attributes:
+        stored: an array of a 2-, 4- or 8-bit integer type.
+        middle: 0, or the half-integer zero point of a grid without zero.
+        factor: 1, or 2 where `middle` is a half-integer.
+        bits: width of the type.
+    """
+
+    stored: NDArray[Any]
+    middle: float
+    factor: int
+    bits: int
+
+
+def store(codes: NDArray[np.int16]) -> Storage:
+    """Find the smallest type for integer codes.
+
+    Odd codes 2c - (2^b - 1) become the b-bit codes c with the zero point (2^b - 1) / 2, where that is smaller.
+
+    Example:
+        >>> store(np.array([-7, 7, 5], np.int16)).stored.dtype.name
+        'int4'
+        >>> odd = store(np.array([-15, 15, 1], np.int16))
+        >>> odd.stored.dtype.name, odd.middle, odd.stored.astype(int).tolist()
+        ('uint4', 7.5, [0, 15, 8])
+    """
+    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
+    peak = max(-low, high)
+    odd = bool(np.all(codes & 1))
+    for bits in (2, 4, 8):
+        if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1):
+            return Storage(codes.astype(_SIGNED[bits]), 0.0, 1, bits)
+        if odd and peak < 2**bits:
+            top = 2**bits - 1
+            return Storage(((codes + top) // 2).astype(_UNSIGNED[bits]), top / 2, 2, bits)
+    raise ValueError(f"codes from {low} to {high} fit no integer type of 8 bits")
+
+
+@dataclass(frozen=True)
+class KernelWeight:
+    """A weight for 8-bit kernels: int8, one scale per output channel.
+
+    Attributes:
+        codes: int8, shape of the weight.
+        scale: float32 (C_out,), above 0.
+        exact: bool (C_out,); False where the codes had to be rounded to fit.
+        saturates: whether kernels without VNNI may saturate.
+    """
+
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    exact: NDArray[np.bool_]
+    saturates: bool
+
+
+def kernel_weight(
+    codes: NDArray[np.int16],
+    scale: NDArray[np.float64],
+    *,
+    input_top: int,
+    input_step: float,
+    bias: NDArray[np.float64],
+    any_cpu: bool,
+    pairs: bool = True,
+) -> KernelWeight:
+    """Bring a weight into the form that the 8-bit kernels of runtimes want.
+
+    The codes of each channel are multiplied by the largest integer that keeps them in int8 (its scale is divided by
+    it): the same values, but the step of the int32 bias, which is weight step times input step, becomes finer. Where
+    even the codes themselves do not fit, they are rounded to a coarser grid of that channel.
+
+    Args:
+        codes: zero point 0, (C_out, …).
+        scale: units of the codes, (C_out,); may be negative or 0, because a batch-norm factor is part of it.
+        input_top: largest value of the unsigned 8-bit input.
+        input_step: its scale.
+        bias: (C_out,), real numbers; a channel's step is kept large enough for its bias to fit into int32.
+        any_cpu: keep the sum of two products within 16 bits, so that CPUs without VNNI compute the same.
+        pairs: whether kernels add products in pairs; those for depthwise convolutions do not.
+    """
+    rows = codes.reshape(len(codes), -1).astype(np.int64) * np.where(scale < 0, -1, 1)[:, None]
+    # A negative factor turns a -128 into a 128. One weight less by one step is better than a whole channel rounded.
+    overflows = rows.max(axis=1) == INT8_TOP + 1
+    rows = np.minimum(rows, np.where(overflows, INT8_TOP, np.iinfo(np.int64).max)[:, None])
+    scale = np.abs(scale)
+    room = np.minimum(INT8_TOP / np.maximum(rows.max(axis=1), 1), (INT8_TOP + 1) / np.maximum(-rows.min(axis=1), 1))
+    pair = np.maximum(_largest_pair(rows), _largest_pair(-rows)) * input_top
+    if pairs:
+        # Staying within 16 bits costs nothing while it takes no more than a smaller multiplier.
+        safe = INT16_TOP / np.maximum(pair, 1)
+        room = np.where(any_cpu | (safe >= 1), np.minimum(room, safe), room)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        room = np.minimum(room, np.where(bias == 0, np.inf, BIAS_TOP * input_step * scale / np.abs(bias)))
+    multiplier = np.where(room >= 1, np.floor(room), room)
+    dead = (scale < np.finfo(np.float32).tiny) | (multiplier < np.finfo(np.float32).tiny)
+    multiplier = np.where(dead, 0, multiplier)
+    exact = np.asarray(multiplier == np.floor(multiplier)) & ~overflows & ~dead
+    integers = np.rint(rows * multiplier[:, None])
+    # A channel that is all bias: any step will do that its bias fits.
+    step_for_bias = np.maximum(np.abs(bias) / (BIAS_TOP * input_step), np.finfo(np.float32).tiny * 2**20)
+    unit = np.where(dead, step_for_bias, scale / np.where(dead, 1, multiplier))
+    largest = np.maximum(_largest_pair(integers), _largest_pair(-integers)) * input_top
+    return KernelWeight(
+        codes=integers.astype(np.int8).reshape(codes.shape),
+        scale=unit.astype(np.float32),
+        exact=exact | dead,
+        saturates=bool(pairs and (largest > INT16_TOP).any()),
+    )
+
+
+def _largest_pair(rows: NDArray[Any]) -> NDArray[Any]:
+    """The largest sum of two positive entries of each row: kernels pair them in an order we need not know."""
+    positive = np.maximum(rows, 0)
+    if positive.shape[1] < 2:
+        return positive[:, 0]
+    return np.partition(positive, -2, axis=1)[:, -2:].sum(axis=1)

@@ -1,0 +1,236 @@
+"""Deciding where the profile `fast` computes with integers, and where it must round values that the network does not.
+
+A runtime's integer kernels take 8-bit integers and give 8-bit integers. The network quantizes what its layers read; what
+lies between a convolution and the next quantizer (a residual sum, a pooling) is real in training. There, nodes of the
+kind `Observe` are put in: they become 8-bit grids over the range that calibration sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from tenfold.export.capture import DOMAIN
+from tenfold.export.graph import (
+    Builder,
+    IntegerLayer,
+    Network,
+    Quantizer,
+    absorb_clamp,
+    bypass,
+    clamp_bounds,
+    data_inputs,
+    is_activation,
+    sole_reader,
+)
+from tenfold.export.integers import UINT8_TOP, kernel_weight
+
+MOVERS = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
+"""Operators that only move or select values: rounding before or after them is the same."""
+
+COMPUTERS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
+"""Operators that both runtimes compute on 8-bit integers."""
+
+
+@dataclass(eq=False)
+class Observation:
+    """A place where the profile rounds a value to 8 bits.
+
+    Attributes:
+        node: the `Observe` node.
+        same_as: the value whose grid holds here too, because the values were only moved; None if it is calibrated.
+        is_image: whether it is the network's input.
+    """
+
+    node: ir.Node
+    same_as: ir.Value | None = None
+    is_image: bool = False
+
+    @property
+    def name(self) -> str:
+        """A name that survives copying the graph."""
+        return str(self.node.attributes["name"].value)
+
+
+@dataclass
+class Plan:
+    """What runs in integers.
+
+    Attributes:
+        observations: in order of execution.
+        integer: layers that run in integers.
+        reasons: for the other layers, why not.
+    """
+
+    observations: list[Observation] = field(default_factory=list)
+    integer: set[IntegerLayer] = field(default_factory=set)
+    reasons: dict[IntegerLayer, str] = field(default_factory=dict)
+
+
+def place(network: Network, *, pixel_layers: Collection[str], any_cpu: bool) -> Plan:
+    """Insert `Observe` nodes where integers would otherwise become real numbers; the graph is changed in place.
+
+    Args:
+        network: as `tidy` leaves it.
+        pixel_layers: names of layers that read the image as bytes 0 … 255.
+        any_cpu: see `kernel_weight`.
+    """
+    for quantizer in network.quantizers:
+        while _lift(quantizer) or absorb_clamp(quantizer):
+            pass
+    return _Placer(network, pixel_layers, any_cpu).run()
+
+
+class _Placer:
+    def __init__(self, network: Network, pixel_layers: Collection[str], any_cpu: bool) -> None:
+        self.network, self.pixel_layers, self.any_cpu = network, pixel_layers, any_cpu
+        self.builder = Builder(network.graph)
+        self.layer_of = {layer.node: layer for layer in network.layers}
+        self.shifts = {quantizer.node: quantizer.grid.shift for quantizer in network.quantizers}
+        self.on_grid: set[ir.Value] = set()
+        self.plan = Plan()
+
+    def run(self) -> Plan:
+        self._observe_image()
+        offsets = {q.node: q.grid.offset for q in self.network.quantizers}
+        for node in list(self.network.graph):
+            if is_activation(node):
+                # A grid without zero needs its reader's help: only an integer layer gives it.
+                if not offsets[node] or all(reader in self.layer_of for reader in readers(node.outputs[0])):
+                    self.on_grid.add(node.outputs[0])
+            elif node in self.layer_of:
+                self._place_layer(self.layer_of[node])
+            elif node.op_type in MOVERS and len(node.outputs) == 1:
+                self._place_mover(node)
+            elif node.op_type in COMPUTERS:
+                self._place_computer(node)
+        return self.plan
+
+    def _observe_image(self) -> None:
+        """Round the input, if the layers that read it gain integers by it and lose nothing."""
+        image = self.network.graph.inputs[0]
+        layers = [self.layer_of.get(use.node) for use in image.uses()]
+        known = [layer for layer in layers if layer is not None]
+        if not known or len(known) < len(layers):
+            return
+        if not all(self._fits(layer) for layer in known):
+            for layer in known:
+                self.plan.reasons[layer] = "its 8-bit weights with an 8-bit input would not be exact in 8-bit kernels"
+            return
+        pixels = all(layer.name in self.pixel_layers for layer in known)
+        self._observe(image, pixels=pixels)
+
+    def _fits(self, layer: IntegerLayer) -> bool:
+        weight = kernel_weight(
+            layer.codes,
+            layer.scale,
+            input_top=UINT8_TOP,
+            input_step=1.0,
+            bias=np.zeros(len(layer.codes)),
+            any_cpu=self.any_cpu,
+            pairs=not layer.is_depthwise,
+        )
+        return bool(weight.exact.all())
+
+    def _place_layer(self, layer: IntegerLayer) -> None:
+        node = layer.node
+        if node.inputs[0] not in self.on_grid:
+            self.plan.reasons.setdefault(layer, "its input is not quantized")
+        elif node.op_type != "Conv":
+            self.plan.integer.add(layer)  # both runtimes give real numbers from integer matrix products
+        elif node.outputs[0].is_graph_output():
+            self.plan.reasons[layer] = "it gives the network's output, which must not be rounded to 8 bits"
+        elif self._round_output(node.outputs[0]):
+            self.plan.integer.add(layer)
+        else:
+            self.plan.reasons[layer] = "its clipped output is the network's output"
+
+    def _place_computer(self, node: ir.Node) -> None:
+        inputs = list(data_inputs(node))
+        if len(inputs) < len(node.inputs) or not any(value in self.on_grid for value in inputs):
+            return
+        if not self._round_output(node.outputs[0]):
+            return
+        for index, value in enumerate(node.inputs):
+            if value is not None and value not in self.on_grid:
+                self._observe(value, [(node, index)])  # a partner from a float layer is rounded for this reader only
+
+    def _place_mover(self, node: ir.Node) -> None:
+        source, output = node.inputs[0], node.outputs[0]
+        if source in self.on_grid and not output.is_graph_output():
+            assert source is not None
+            self._observe(output, same_as=source)
+
+    def _round_output(self, value: ir.Value) -> bool:
+        """See that an output of an integer kernel is rounded; False if it leaves the network as a real number."""
+        is_layer = value.producer() in self.layer_of  # a layer's bias can take a quantizer's shift, an Add cannot
+        reader = sole_reader(value)
+        if clamp_bounds(reader) is not None:
+            assert reader is not None
+            value = reader.outputs[0]  # saturation will do what this node does
+            reader = sole_reader(value)
+        if value.is_graph_output():
+            return False
+        is_direct = is_activation(reader) and (is_layer or not self.shifts[reader])
+        if not is_direct:
+            self._observe(value)
+        return True
+
+    def _observe(
+        self,
+        value: ir.Value,
+        uses: Iterable[tuple[ir.Node, int]] | None = None,
+        *,
+        same_as: ir.Value | None = None,
+        pixels: bool = False,
+    ) -> None:
+        uses = [(use.node, use.idx) for use in value.uses()] if uses is None else uses
+        observed = self.builder.add(
+            self.builder.after(value), "Observe", value, domain=DOMAIN, name=f"observed_{len(self.plan.observations)}"
+        )
+        for node, index in uses:
+            node.replace_input_with(index, observed)
+        node = observed.producer()
+        assert node is not None
+        is_image = value in self.network.graph.inputs
+        node.attributes["pixels"] = ir.AttrInt64("pixels", int(pixels))
+        self.plan.observations.append(Observation(node, same_as, is_image))
+        self.on_grid.add(observed)
+
+
+def readers(value: ir.Value) -> Iterator[ir.Node]:
+    """The nodes that compute with a value, seen through those that only move it."""
+    for use in value.uses():
+        if use.node.op_type in MOVERS or use.node.op_type == "Observe":
+            yield from readers(use.node.outputs[0])
+        else:
+            yield use.node
+
+
+def _lift(quantizer: Quantizer) -> bool:
+    """Put a quantizer in front of the mover whose result only it reads; False if there is none."""
+    mover = quantizer.source.producer()
+    if mover is None or mover.op_type not in MOVERS or len(mover.outputs) > 1:
+        return False
+    if sole_reader(quantizer.source) is not quantizer.node:
+        return False
+    node, before = quantizer.node, mover.inputs[0]
+    assert before is not None
+    graph, moved = mover.graph, mover.outputs[0]
+    assert graph is not None
+    bypass_uses = list(quantizer.result.uses())
+    if quantizer.result.is_graph_output():
+        return False
+    graph.remove(node)
+    graph.insert_before(mover, node)
+    for use in bypass_uses:
+        use.node.replace_input_with(use.idx, moved)
+    node.replace_input_with(0, before)
+    mover.replace_input_with(0, quantizer.result)
+    return True
+
+
+__all__ = ["MOVERS", "Observation", "Plan", "bypass", "place", "readers"]

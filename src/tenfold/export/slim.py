@@ -1,0 +1,62 @@
+"""Taking everything out of an ONNX file that no runtime needs."""
+
+from __future__ import annotations
+
+import string
+
+import onnx_ir as ir
+
+_DIGITS = string.ascii_letters + string.digits
+
+
+def slim(model: ir.Model) -> None:
+    """Remove comments, names and shapes of inner values, and shorten the names that must stay; in place."""
+    graph = model.graph
+    kept = {value.name for value in (*graph.inputs, *graph.outputs)}
+    names = (name for index in range(10**9) if (name := _short(index)) not in kept)
+    model.doc_string = graph.doc_string = None
+    model.producer_name = model.producer_version = model.domain = None
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    graph.name = "g"
+    for value in list(graph.initializers.values()):
+        value.name = next(names)
+        _strip(value)
+    for node in graph:
+        node.name = None
+        node.doc_string = None
+        node.metadata_props.clear()
+        for name in [name for name, attribute in node.attributes.items() if _is_default(node, name, attribute)]:
+            del node.attributes[name]
+        for value in node.outputs:
+            if value.name not in kept:
+                value.name = next(names)
+                value.type = value.shape = None
+            _strip(value)
+
+
+def _strip(value: ir.Value) -> None:
+    value.doc_string = None
+    value.metadata_props.clear()
+
+
+def _is_default(node: ir.Node, name: str, attribute: ir.Attr) -> bool:
+    """Whether an attribute says what the operator does anyway."""
+    value = list(attribute.value) if isinstance(attribute.value, list | tuple) else attribute.value
+    if node.op_type == "Conv":
+        defaults = {"group": [1], "auto_pad": ["NOTSET"]}
+        if name == "kernel_shape":
+            return True  # it is the shape of the weight
+        ones = name in ("strides", "dilations") and set(value) == {1}
+        zeros = name == "pads" and set(value) == {0}
+        return ones or zeros or value in defaults.get(name, [])
+    defaults = {"alpha": [1.0], "beta": [1.0], "transA": [0], "keepdims": [1], "allowzero": [0], "axis": []}
+    return node.op_type in ("Gemm", "Reshape", "ReduceMean") and value in defaults.get(name, [])
+
+
+def _short(index: int) -> str:
+    """a, b, …, 9, ba, bb, …: the shortest names there are."""
+    text = _DIGITS[index % len(_DIGITS)]
+    while index := index // len(_DIGITS):
+        text = _DIGITS[index % len(_DIGITS)] + text
+    return text
