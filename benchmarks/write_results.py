@@ -47,8 +47,9 @@ def sat_cifar10(record: dict[str, Any]) -> str:
             gain = f"{mean(cells[1]) - mean(cells[0]):+.1f}" if bits != "float" and all(cells) else ""
             rows.append([f"{bits} bits" if bits != "float" else bits, *(spread(cell) for cell in cells), gain])
         parts.append(
-            f"{name}: `{setting['model']}`, images {setting['image_size']}x{setting['image_size']}, {setting['subset']} "
-            f"training images, {setting['epochs']} epochs, {len({run['seed'] for run in runs})} seeds; top-1 % on "
+            f"{name}: `{setting['model']}`, images {setting['image_size']}x{setting['image_size']}, "
+            f"{setting['subset']} training images, {setting['epochs']} epochs, "
+            f"{len({run['seed'] for run in runs})} seeds; top-1 % on "
             "the 10,000 test images, mean ± standard deviation (all runs):\n\n"
             + table(["", "DoReFa + PACT", "SAT + CG-PACT", "gain"], rows)
         )

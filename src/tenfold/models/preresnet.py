@@ -1,11 +1,11 @@
 """Pre-activation ResNet: batch norm and ReLU before each convolution (arXiv 1603.05027).
 
 The last convolution of each block and the projections end in the running sum and not in a batch norm, so scale-adjusted
-training has to rescale the convolutions here. All blocks are alike, the first included; a projection reads the normalised
-input. Convolutions and their costs are those of the post-activation networks.
+training has to rescale the convolutions here. All blocks are alike, the first included; a projection reads its block's
+normalised input. Convolutions and their costs are those of the post-activation networks.
 
-Behind the stem stands a batch norm, as in the authors' Torch code for ImageNet. `stem_norm=False` leaves it out, as other
-codes do; the stem then writes into the running sum as it is, and raw pixels of 0 to 255 drown the blocks.
+Behind the stem stands a batch norm, as in the authors' Torch code for ImageNet. `stem_norm=False` leaves it out, as
+other codes do; the stem then writes into the running sum as it is, and raw pixels of 0 to 255 drown the blocks.
 """
 
 from __future__ import annotations
