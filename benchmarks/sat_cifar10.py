@@ -33,7 +33,7 @@ SETTINGS = {
     # inputs are means around 0.4, so 3 bits see zeros and 4 bits see zeros and ones, and 480 steps are too few to learn
     # the level. Left after one seed for the third, where all levels start from the data.
     "normalized stem": {**_COMMON, "options": {"stem_norm": True}, "calibration": 0, "seeds": [0]},
-    "calibrated levels": {**_COMMON, "options": {"stem_norm": True}, "calibration": 5, "seeds": [0, 1, 2]},
+    "calibrated levels": {**_COMMON, "epochs": 6, "options": {"stem_norm": True}, "calibration": 5, "seeds": [0, 1, 2]},
 }
 METHODS = {
     "float": None,

@@ -144,6 +144,14 @@ def test_calibration_sets_levels_near_the_best_ones_and_norms_to_the_data(networ
     assert network.training
 
 
+@torch.no_grad()
+def test_calibration_of_a_fresh_network_sets_levels_for_normalised_activations(network):
+    pixels = 255 * torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    quantize(network, {"stem": LayerScheme(w_bits=8, a_bits=8, pixels=True), "project": FOUR})
+    calibrate(network, [pixels])  # the statistics of a fresh batch norm would let values of hundreds through
+    assert 0.5 < float(network.project.input_quantizer.alpha) < 5
+
+
 def test_calibration_without_images_is_refused(network):
     with pytest.raises(UsageError, match="at least one batch"):
         calibrate(network, [])

@@ -20,12 +20,13 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
     """Set clipping levels, then batch-norm statistics, of a quantized network from real images.
 
     Each clipping level becomes the one with the smallest mean squared quantization error on a histogram of what reaches
-    its quantizer while no activation is quantized. Then the running statistics of every batch norm are replaced by
-    the plain average over the batches, with the quantizers at work, because quantized weights have another scale.
+    its quantizer while no activation is quantized. The running statistics of every batch norm are replaced by the plain
+    average over the batches: before that, because the statistics of a fresh network, or of float weights, would let
+    wrong values reach the quantizers; and after it, with all quantizers at work.
 
     Args:
         network: a quantized network; changed in place, its training mode restored.
-        batches: batches of images (B, C, H, W); read twice if both steps are asked for, so pass a list.
+        batches: batches of images (B, C, H, W); each goes through the network up to three times.
         levels: whether to set clipping levels.
         norms: whether to set batch-norm statistics.
 
@@ -39,7 +40,14 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
     try:
         with torch.no_grad():
             if levels:
-                _set_levels(network.eval(), batches)
+                hooks = [quantizer.register_forward_hook(_pass_input) for quantizer in _quantizers(network)]
+                try:
+                    if norms:
+                        _set_norms(network.eval(), batches)
+                    _set_levels(network.eval(), batches)
+                finally:
+                    for hook in hooks:
+                        hook.remove()
             if norms:
                 _set_norms(network.eval(), batches)
     finally:
@@ -47,16 +55,25 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
             module.training = training
 
 
+def _quantizers(network: nn.Module) -> list[ActivationQuantizer]:
+    return [module for module in network.modules() if isinstance(module, ActivationQuantizer)]
+
+
+def _pass_input(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
+    """A hook that makes a quantizer transparent, so that the errors of earlier ones do not pile up."""
+    return inputs[0]
+
+
 def _set_levels(network: nn.Module, batches: list[Tensor]) -> None:
-    quantizers = [module for module in network.modules() if isinstance(module, ActivationQuantizer)]
-    histograms = {quantizer: _Histogram() for quantizer in quantizers}
+    """Choose all clipping levels; the quantizers are transparent meanwhile."""
+    histograms = {quantizer: _Histogram() for quantizer in _quantizers(network)}
 
-    def record(quantizer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
+    def record(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(quantizer, ActivationQuantizer)
         values = inputs[0].detach().float()
-        histograms[quantizer].add(values.abs() if quantizer.layer.two_sided else values.clamp_min(0))  # type: ignore[index, union-attr]
-        return inputs[0]  # later layers see float activations, so that errors do not pile up
+        histograms[quantizer].add(values.abs() if quantizer.layer.two_sided else values.clamp_min(0))
 
-    hooks = [quantizer.register_forward_hook(record) for quantizer in quantizers]
+    hooks = [quantizer.register_forward_pre_hook(record) for quantizer in histograms]
     try:
         for batch in batches:
             network(batch)
