@@ -5,8 +5,8 @@ layer and the last layer has few outputs; scale adjustment and the calibrated gr
 bit-width. CIFAR-10 has ten outputs, so the rule that can bite here is the second one: the pre-activation ResNet has
 convolutions that end in the running sum and not in a batch norm.
 
-First and last layer keep 8-bit weights and the first layer reads raw pixels (`sat.md` section 2.4). Images are shrunk to
-16x16, which two CPU cores can train. Both methods get the same images, schedules and seeds.
+First and last layer keep 8-bit weights and the first layer reads raw pixels (`sat.md` section 2.4). Images are shrunk
+to 16x16, which two CPU cores can train. Both methods get the same images, schedules and seeds.
 
     python benchmarks/sat_cifar10.py --data CIFAR_FOLDER            # half an hour on two cores; resumable
 
@@ -38,8 +38,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "from scratch": {
         **_FROM_SCRATCH,
-        "why_left": "Four bits end below three for both methods: the clipping level of the last layer starts at 10, its "
-        "inputs are means around 0.4, so they become zeros and ones, and the level is not learned in 480 steps.",
+        "why_left": "Four bits end below three for both methods: the clipping level of the last layer starts at 10, "
+        "its inputs are means around 0.4, so they become zeros and ones, and the level is not learned in 480 steps.",
     },
     "from scratch, calibrated levels": {
         **_FROM_SCRATCH,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from tenfold.cli.artifacts import artifact_path, open_artifact
 from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.values import ONNX_SUFFIX
 from tenfold.errors import UsageError
@@ -15,6 +16,8 @@ from tenfold.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from tenfold.tasks import Task
 
 
 def evaluate(
@@ -39,6 +42,7 @@ def evaluate(
         threads: CPU threads of the runtime; default: one a core.
         as_json: print one JSON object with the metrics (0 to 1).
     """
+    file = artifact_path(file)
     judge = _judge_onnx if file.suffix == ONNX_SUFFIX else _judge_artifact
     options = {"batch_size": batch_size, "engine": engine, "threads": threads}
     result = {"file": str(file), "bytes": file.stat().st_size if file.is_file() else 0, **judge(file, data, options)}
@@ -67,17 +71,28 @@ def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) ->
     from tenfold.cli.processor import prepare_for_training
 
     prepare_for_training()
-    from tenfold import tasks, train
+    from tenfold import train
 
-    network = train.load(file)
-    described: Mapping[str, Any] = network.header["task"]  # type: ignore[index,assignment]
+    network, header = open_artifact(file)
+    task = task_of(header["task"], data)
+    metrics = train.evaluate(network, task, batch_size=options["batch_size"])
+    return {"metrics": metrics, "images": task.describe()["data"]["eval_images"], "engine": "torch"}
+
+
+def task_of(described: Mapping[str, Any], data: str | None) -> Task:
+    """The task that a network learned, on some data; images are prepared as they were then.
+
+    Raises:
+        UsageError: if the data has other classes, or it is not known which data to take.
+    """
+    from tenfold import tasks
+
     prepared = dict(described["preprocess"])
     task = tasks.create(
         described["task"], data=data_of(described, data), image_size=prepared.pop("size"), **prepared, augment="none"
     )
     check_labels(described, task.describe()["labels"])
-    metrics = train.evaluate(network, task, batch_size=options["batch_size"])
-    return {"metrics": metrics, "images": task.describe()["data"]["eval_images"], "engine": "torch"}
+    return task
 
 
 def evaluation_batches(

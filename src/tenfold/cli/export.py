@@ -1,2 +1,107 @@
-def export() -> None:
-    """Stub."""
+"""`tenfold export`: an ONNX file with integers inside, checked against the network at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from tenfold.cli.artifacts import artifact_path, open_artifact
+from tenfold.cli.output import to_stderr, to_stdout, write_json
+from tenfold.cli.values import ONNX_SUFFIX
+from tenfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor
+
+    from tenfold.export import ExportReport
+
+ProfileName = Literal["fast", "compact", "float"]
+
+
+def export(
+    artifact: Path,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
+    profile: ProfileName = "fast",
+    data: str | None = None,
+    images: int = 64,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Turn a trained artifact into an ONNX file, run it, and compare it with the network.
+
+    Args:
+        artifact: an artifact (.safetensors), or the run folder that holds it.
+        out: the file to write; default: beside the artifact, named after the profile.
+        profile: fast: int8 kernels in ONNX Runtime and OpenVINO. compact: the smallest file. float: no integers.
+        data: images to compare on; default: the embedded digits if the network learned on them, else random ones.
+        images: how many images to compare on.
+        as_json: print one JSON object with the fidelity report.
+    """
+    path = out or artifact_path(artifact).with_name(f"{profile}{ONNX_SUFFIX}")
+    if path.suffix != ONNX_SUFFIX:
+        raise UsageError(f"--out {path} must end in {ONNX_SUFFIX}.")
+    report = export_artifact(artifact, path, profile, data=data, images=images)
+    if as_json:
+        write_json({"file": path, "profile": profile, **report.to_dict()})
+        return
+    to_stdout(str(path))
+    to_stderr(fidelity_table({path.name: report}))
+
+
+def export_artifact(
+    artifact: str | Path, path: str | Path, profile: ProfileName, *, data: str | None = None, images: int = 64
+) -> ExportReport:
+    """Export one artifact; see `tenfold.export.export_onnx` for the errors."""
+    from tenfold.export import export_onnx
+
+    network, header = open_artifact(artifact)
+    example = example_images(header["task"], data, images)
+    return export_onnx(network, path, example=example, profile=profile, task=header["task"])
+
+
+def example_images(task: Mapping[str, Any], data: str | None, count: int) -> Tensor:
+    """Images to run a network on: real ones where they can be had, else random ones with a word about it."""
+    import torch
+
+    from tenfold.cli.evaluate import task_of
+    from tenfold.data import Preprocess
+
+    try:
+        return task_of(task, data).example(batch_size=count)
+    except UsageError:
+        if data is not None:
+            raise
+    to_stderr("[yellow]Compared on random images, since the training images are not at hand. Give --data FOLDER.[/]")
+    preprocess = Preprocess.from_dict(task["preprocess"])
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, *preprocess.input_shape), generator=generator, dtype=torch.uint8)
+    return torch.from_numpy(preprocess.normalize(pixels.numpy()))
+
+
+def fidelity_table(reports: Mapping[str, ExportReport]) -> Table:
+    """How faithful and how large exported files are, a row a file."""
+    from rich.table import Table
+
+    from tenfold.cost.units import format_amount
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("File", style="bold", overflow="fold")
+    for heading in ("Bytes", "Predicted", "Integer layers", "Worst code error", "Output error", "Same answer"):
+        table.add_column(heading, justify="right")
+    for name, report in reports.items():
+        integer = sum(layer.runs == "integer" for layer in report.layers)
+        table.add_row(
+            name,
+            format_amount(report.file_bytes, "B"),
+            "" if report.predicted_bytes is None else format_amount(report.predicted_bytes, "B"),
+            f"{integer} of {len(report.layers)}" if report.layers else "",
+            f"{report.worst_steps:.2g} steps" if report.layers else "",
+            f"{report.relative_error:.2%}",
+            "" if report.top1_agreement is None else f"{report.top1_agreement:.1%}",
+        )
+    return table

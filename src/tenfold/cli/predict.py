@@ -82,14 +82,13 @@ def _image_files(places: Sequence[Path]) -> list[Path]:
 def _predict_artifact(file: Path, images: Sequence[Path], top: int) -> list[Prediction]:
     import torch
 
-    from tenfold import train
+    from tenfold.cli.artifacts import open_artifact
     from tenfold.data import Preprocess, read_image
     from tenfold.export.prediction import Prediction
 
-    network = train.load(file)
-    task = network.header["task"]  # type: ignore[index]
-    preprocess = Preprocess.from_dict(task["preprocess"])
-    labels: list[str] = list(task.get("labels") or [])
+    network, header = open_artifact(file)
+    preprocess = Preprocess.from_dict(header["task"]["preprocess"])
+    labels = header["task"].get("labels") or []
     found = []
     for path in images:
         with torch.inference_mode():

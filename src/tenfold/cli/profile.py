@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from tenfold.cli.artifacts import open_artifact
 from tenfold.cli.output import to_stdout, write_json
 from tenfold.cli.values import ONNX_SUFFIX, is_file_name, parse_bits, parse_settings, parse_shape, shape_text
 from tenfold.errors import UsageError
@@ -76,10 +77,7 @@ def _from_name(name: str, options: dict[str, Any], image: Sequence[int] | None) 
 def _from_artifact(path: str, options: dict[str, Any]) -> tuple[nn.Module, tuple[int, ...]]:
     if options:
         raise UsageError("--set does not go with an artifact: its network is built already.")
-    from tenfold import train
-
-    network = train.load(path)
-    header: dict[str, Any] = network.header  # type: ignore[assignment]
+    network, header = open_artifact(path)
     preprocess = header["task"]["preprocess"]
     return network, (preprocess["channels"], preprocess["size"], preprocess["size"])
 

@@ -21,7 +21,7 @@ _HOMES = {
     "write_artifact": "artifact",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - the names are strings
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,26 +11,30 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from tenfold.export.graph import Builder, IntegerLayer, Network, Quantizer, array_of, drop_unused, is_weight
+from tenfold.export.graph import Builder, Codes, IntegerLayer, Network, Quantizer, array_of, drop_unused, is_weight
 from tenfold.export.integers import UINT8_TOP, store
 
 TWO_BIT_OPSET = 25
 """The first with two-bit integers. ONNX Runtime reads them; OpenVINO does not yet."""
 
 
-def write_compact(network: Network) -> dict[str, ir.Value]:
+def write_compact(network: Network, *, real_weights: bool = False) -> list[Codes]:
     """Write the layers and quantizers of a network as standard ONNX, in place.
 
+    Args:
+        network: as `tidy` leaves it.
+        real_weights: write weights as float32.
+
     Returns:
-        The values that hold the uint8 codes of each quantized activation, by the name of the layer that reads it.
+        The codes of each quantized activation, in the order of `network.quantizers`.
     """
-    builder = Builder(network.graph)
+    builder = Builder(network.graph, "compact")
     for layer in network.layers:
-        _write_layer(builder, layer)
+        (write_float_layer if real_weights else _write_layer)(builder, layer)
     for node in list(network.graph):
         if is_weight(node):
-            _write_loose_weight(builder, node)
-    codes = {quantizer.name: _write_quantizer(builder, quantizer) for quantizer in network.quantizers}
+            write_loose_weight(builder, node)
+    codes = [_write_quantizer(builder, quantizer) for quantizer in network.quantizers]
     drop_unused(network.model)
     if any(_is_two_bit(value) for value in network.graph.initializers.values()):
         network.graph.opset_imports[""] = TWO_BIT_OPSET
@@ -39,50 +43,60 @@ def write_compact(network: Network) -> dict[str, ir.Value]:
 
 def _write_layer(builder: Builder, layer: IntegerLayer) -> None:
     node, codes, scale = layer.node, layer.codes, layer.scale
-    if np.ptp(scale) == 0:
-        scale = scale[:1].reshape(())
-    else:
-        scale = scale.reshape(-1, *[1] * (codes.ndim - 1))
+    scale = scale[0].reshape(()) if np.ptp(scale) == 0 else scale.reshape(-1, *[1] * (codes.ndim - 1))
     if node.op_type == "MatMul":
         codes, scale = codes.T, scale.T
     node.replace_input_with(1, _weight(builder, node, codes, scale))
-    if not np.any(layer.bias):
+    write_float_bias(builder, layer)
+
+
+def write_float_layer(builder: Builder, layer: IntegerLayer) -> None:
+    """Write a layer with real weights."""
+    weight = (layer.codes * layer.scale.reshape(-1, *[1] * (layer.codes.ndim - 1))).astype(np.float32)
+    if layer.node.op_type == "MatMul":
+        weight = np.ascontiguousarray(weight.T)
+    layer.node.replace_input_with(1, builder.constant(weight))
+    write_float_bias(builder, layer)
+
+
+def write_float_bias(builder: Builder, layer: IntegerLayer) -> None:
+    """Give a layer its bias as real numbers, unless it has none."""
+    node, bias = layer.node, layer.bias.astype(np.float32)
+    if not np.any(bias):
         node.resize_inputs(2)
-        return
-    bias = builder.constant(layer.bias.astype(np.float32))
-    if node.op_type != "MatMul":
+    elif node.op_type != "MatMul":
         node.resize_inputs(3)
-        node.replace_input_with(2, bias)
-        return
-    output = node.outputs[0]
-    total = builder.add(builder.after(output), "Add", None, bias)
-    rename_as_output(output, total)
-    ir.convenience.replace_all_uses_with(output, total, replace_graph_outputs=True)
-    total.producer().replace_input_with(0, output)  # type: ignore[union-attr]
+        node.replace_input_with(2, builder.constant(bias))
+    else:
+        output = node.outputs[0]
+        total = builder.add(builder.after(output), "Add", None, builder.constant(bias))
+        if output.is_graph_output():
+            output.name, total.name = total.name, output.name
+        ir.convenience.replace_all_uses_with(output, total, replace_graph_outputs=True)
+        total.producer().replace_input_with(0, output)
 
 
 def _weight(builder: Builder, reader: ir.Node, codes: np.ndarray, scale: np.ndarray) -> ir.Value:
     stored = store(np.ascontiguousarray(codes))
     # The scale is a node of its own, so that runtimes do not take this for one of their 8-bit patterns.
-    weight = builder.add(
-        reader, "DequantizeLinear", builder.constant(stored.stored), builder.constant(np.float32(1))
-    )
+    weight = builder.add(reader, "DequantizeLinear", builder.constant(stored.stored), builder.constant(np.float32(1)))
     if stored.middle:
         weight = builder.add(reader, "Sub", weight, builder.constant(np.float32(stored.middle)))
     return builder.add(reader, "Mul", weight, builder.constant((scale * stored.factor).astype(np.float32)))
 
 
-def _write_loose_weight(builder: Builder, node: ir.Node) -> None:
+def write_loose_weight(builder: Builder, node: ir.Node) -> None:
+    """Write a quantized weight that is read in an unknown way, as real numbers computed from integers."""
     codes, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
     assert codes is not None
     assert scale is not None
     scale = scale.reshape(-1, *[1] * (codes.ndim - 1)) if scale.ndim else scale
     weight = _weight(builder, node, codes, scale.astype(np.float64))
     ir.convenience.replace_all_uses_with(node.outputs[0], weight)
-    node.graph.remove(node, safe=True)  # type: ignore[union-attr]
+    node.graph.remove(node, safe=True)
 
 
-def _write_quantizer(builder: Builder, quantizer: Quantizer) -> ir.Value:
+def _write_quantizer(builder: Builder, quantizer: Quantizer) -> Codes:
     node, grid, value = quantizer.node, quantizer.grid, quantizer.source
     step = builder.constant(np.float32(grid.step))
     if grid.shift:
@@ -95,14 +109,8 @@ def _write_quantizer(builder: Builder, quantizer: Quantizer) -> ir.Value:
     if grid.offset:
         value = builder.add(node, "Add", value, builder.constant(np.float32(grid.offset)))
     ir.convenience.replace_all_uses_with(node.outputs[0], value, replace_graph_outputs=True)
-    node.graph.remove(node, safe=True)  # type: ignore[union-attr]
-    return codes
-
-
-def rename_as_output(old: ir.Value, new: ir.Value) -> None:
-    """If `old` is an output of the graph, hand its name to `new`, which is about to take its place."""
-    if old.is_graph_output():
-        old.name, new.name = new.name, old.name
+    node.graph.remove(node, safe=True)
+    return Codes(grid.step, 0, grid.offset, quantizer.low, quantizer.high, codes)
 
 
 def _is_two_bit(value: ir.Value) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tenfold.cost.latency import interleaved
 from tenfold.data.cache import cache_folder
 from tenfold.errors import ArtifactError, MissingExtraError, ShapeError, StorageError, UnknownNameError, require
+from tenfold.export.machine import needs_precision, session_settings
 from tenfold.export.metadata import read_metadata
 from tenfold.files import write_text
 
@@ -79,8 +80,8 @@ class _OnnxRuntime:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Products with 4-bit weights would otherwise round the activations to 8 bits on their own (sat.md section 8).
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        for key, value in session_settings(read_metadata(path)).items():
+            options.add_session_config_entry(key, value)
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's exceptions share no base class of its own
@@ -98,6 +99,11 @@ class _OpenVino:
 
     def __init__(self, path: Path, threads: int) -> None:
         vino = require("openvino", "export")
+        if needs_precision(read_metadata(path)):
+            raise ArtifactError(
+                f"{path} holds full 8-bit weights, and the sums of their products saturate on this processor: OpenVINO "
+                "would give wrong results. Use the engine onnxruntime, or export the network again on this machine."
+            )
         # Without the hint it computes in bfloat16 where the processor can, and would not agree with the network.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         try:

@@ -10,28 +10,26 @@ Source: `sat.md` section 8, and measurements with ONNX Runtime 1.32 and OpenVINO
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from tenfold.export.capture import DOMAIN
+from tenfold.export.compact import write_float_bias, write_float_layer, write_loose_weight
 from tenfold.export.graph import (
     Builder,
+    Codes,
     IntegerLayer,
     Network,
     Quantizer,
     bypass,
     clamp_bounds,
     drop_unused,
-    is_activation,
     is_weight,
     sole_reader,
 )
-from tenfold.export.compact import _write_loose_weight, rename_as_output
 from tenfold.export.integers import UINT8_TOP, KernelWeight, kernel_weight
-from tenfold.export.placing import Observation, Plan, readers
-
+from tenfold.export.placing import MOVERS, Observation, Plan, readers
 
 _WIDEST = 1.25
 """How much coarser an observed grid may become to save a node."""
@@ -39,107 +37,111 @@ _WHOLE = 1e-4
 """How far from a whole number a zero point may be, relative to a step."""
 
 
-@dataclass
-class Codes:
-    """How the 8-bit codes of one activation are to be read: value = scale * (code - zero) + offset.
+@dataclass(eq=False)
+class _Grid(Codes):
+    """The codes of an activation, and how its `QuantizeLinear` comes by them.
 
     Attributes:
-        scale: above 0.
-        zero: the code of the real number 0, or of `offset`.
-        offset: not 0 only where the readers' biases account for it.
-        low: smallest code that the quantizer gives.
-        high: largest code.
-        value: the uint8 tensor of the graph, once it is written.
+        source: the grid that the quantized value is on already, if it is.
+        source_zero: the zero point with which to read that grid, so that the quantizer's shift is part of it.
+        is_reused: the quantizer keeps the grid of its source and only clips.
+        is_doubled: the codes count in half steps, because zero lies half-way between two levels.
     """
 
-    scale: float
-    zero: int
-    offset: float
-    low: int
-    high: int
-    value: ir.Value | None = None
-    odd: bool = False
-    reuses: bool = False
+    source: Codes | None = None
     source_zero: int | None = None
+    is_reused: bool = False
+    is_doubled: bool = False
 
 
 @dataclass(frozen=True)
 class Written:
-    """The result of writing: the codes of each quantized activation by layer name, and each layer's weights."""
+    """The result of writing.
 
-    codes: dict[str, Codes]
-    weights: dict[str, KernelWeight]
+    Attributes:
+        codes: of each quantized activation, in the order of `network.quantizers`.
+        weights: of each layer that runs in integers.
+    """
+
+    codes: list[Codes]
+    weights: dict[IntegerLayer, KernelWeight] = field(default_factory=dict)
 
 
-def write_fast(
-    network: Network, plan: Plan, ranges: Mapping[str, tuple[float, float]], *, any_cpu: bool
-) -> Written:
+def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, float]], *, any_cpu: bool) -> Written:
     """Write the layers, quantizers and observations of a network as standard ONNX, in place.
 
     Args:
         network: after `place`.
         plan: what `place` decided.
-        ranges: smallest and largest value seen at each calibrated observation, by its name.
+        ranges: smallest and largest value to represent at each calibrated observation, by its name.
         any_cpu: see `kernel_weight`.
     """
-    return _Writer(network, plan, ranges, any_cpu).run()
+    nodes = list(network.graph)
+    observations = {observation.node: observation for observation in plan.observations}
+    quantizers = {quantizer.node: quantizer for quantizer in network.quantizers}
+    grids = _Grids(network, quantizers, ranges)
+    for node in nodes:
+        if node in observations:
+            grids.settle_observation(observations[node])
+        elif node in quantizers:
+            grids.settle_quantizer(quantizers[node])
+    weights = {}
+    for layer in network.layers:
+        if layer in plan.integer:
+            weights[layer] = _write_integer_layer(grids, layer, any_cpu)
+        else:
+            write_float_layer(grids.builder, layer)
+    written = Written([grids.of[_as_read(quantizer.result)] for quantizer in network.quantizers], weights)
+    for node in nodes:
+        if node in observations:
+            _write_observation(grids, observations[node])
+        elif node in quantizers:
+            _write_quantizer(grids, quantizers[node])
+        elif is_weight(node) and any(node.outputs[0].uses()):
+            write_loose_weight(grids.builder, node)
+    drop_unused(network.model)
+    return written
 
 
-class _Writer:
+class _Grids:
+    """The 8-bit grid of every rounded value, settled in the order of execution.
+
+    Settling a grid may add to the bias of a layer before it (its shift) or after it (its offset), so all are settled
+    before the first layer is written.
+    """
+
     def __init__(
-        self, network: Network, plan: Plan, ranges: Mapping[str, tuple[float, float]], any_cpu: bool
+        self, network: Network, quantizers: Mapping[ir.Node, Quantizer], ranges: Mapping[str, tuple[float, float]]
     ) -> None:
-        self.network, self.plan, self.ranges, self.any_cpu = network, plan, ranges, any_cpu
-        self.builder = Builder(network.graph)
-        self.layer_of = {layer.node: layer for layer in network.layers}
-        self.quantizer_of = {quantizer.node: quantizer for quantizer in network.quantizers}
-        self.observation_of = {observation.node: observation for observation in plan.observations}
-        self.codes: dict[ir.Value, Codes] = {}
-        self.codes_before: dict[ir.Node, Codes] = {}
-        self.weights: dict[str, KernelWeight] = {}
+        self.builder = Builder(network.graph, "fast")
+        self.of: dict[ir.Value, _Grid] = {}
+        self._layers = {layer.node: layer for layer in network.layers}
+        self._quantizers, self._ranges = quantizers, ranges
 
-    def run(self) -> Written:
-        nodes = list(self.network.graph)
-        for node in nodes:
-            if node in self.observation_of:
-                self.codes[node.outputs[0]] = self._observed_codes(self.observation_of[node])
-            elif node in self.quantizer_of:
-                self.codes[node.outputs[0]] = self._quantizer_codes(self.quantizer_of[node])
-        for layer in self.network.layers:
-            if layer in self.plan.integer:
-                self._write_integer_layer(layer)
-            else:
-                self._write_float_layer(layer)
-        named = {quantizer.name: self.codes[quantizer.result] for quantizer in self.network.quantizers}
-        for node in nodes:
-            if node in self.observation_of:
-                self._write_observation(self.observation_of[node])
-            elif node in self.quantizer_of:
-                self._write_quantizer(self.quantizer_of[node])
-            elif is_weight(node) and any(node.outputs[0].uses()):
-                _write_loose_weight(self.builder, node)
-        drop_unused(self.network.model)
-        return Written(named, self.weights)
-
-    # -- grids
-
-    def _observed_codes(self, observation: Observation) -> Codes:
+    def settle_observation(self, observation: Observation) -> None:
+        """Choose the grid of a value that the network does not quantize."""
+        result = observation.node.outputs[0]
         if observation.same_as is not None:
-            return self.codes[observation.same_as]
-        if observation.node.attributes["pixels"].value:
-            return Codes(1.0, 0, 0.0, 0, UINT8_TOP)
-        low, high = self.ranges[observation.name]
+            known = self.of[observation.same_as]
+            self.of[result] = _Grid(known.scale, known.zero, known.offset, is_doubled=known.is_doubled)
+            self.of[result].high = known.high
+        elif observation.is_pixels:
+            self.of[result] = _Grid(1.0)
+        else:
+            self.of[result] = self._calibrated(result, *self._ranges[observation.name])
+
+    def _calibrated(self, value: ir.Value, low: float, high: float) -> _Grid:
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / UINT8_TOP
         if not scale > np.finfo(np.float32).tiny:
-            return Codes(1.0, 0, 0.0, 0, UINT8_TOP)
-        shift = self._shift_after(observation.node.outputs[0], low)
+            return _Grid(1.0)
+        shift = self._shift_after(value, low)
         widened = (high + max(shift, -low)) / UINT8_TOP
         if shift > scale and widened < _WIDEST * scale:
             # Make the shift of the quantizer that reads this a whole number of steps: it becomes a zero point.
             scale = shift / np.floor(shift / widened)
             low = min(low, -shift)
-        return Codes(scale, int(np.clip(np.rint(-low / scale), 0, UINT8_TOP)), 0.0, 0, UINT8_TOP)
+        return _Grid(scale, int(np.clip(np.rint(-low / scale), 0, UINT8_TOP)))
 
     def _shift_after(self, value: ir.Value, low: float) -> float:
         """The shift of the first two-sided quantizer below 8 bits that reads an observed value, or 0.
@@ -147,7 +149,7 @@ class _Writer:
         Codes of that quantizer which lie below the observed range are taken out of it first.
         """
         for use in value.uses():
-            quantizer = self.quantizer_of.get(use.node)
+            quantizer = self._quantizers.get(use.node)
             if quantizer is None or quantizer.grid.shift <= 0 or quantizer.grid.top == UINT8_TOP:
                 continue
             grid = quantizer.grid
@@ -162,190 +164,156 @@ class _Writer:
             return quantizer.grid.shift
         return 0.0
 
-    def _quantizer_codes(self, quantizer: Quantizer) -> Codes:
-        grid = quantizer.grid
-        source = self.codes.get(quantizer.source)
-        if source is not None:
-            self.codes_before[quantizer.node] = source
+    def settle_quantizer(self, quantizer: Quantizer) -> None:
+        """Choose how the codes of a quantizer of the network are counted."""
+        grid, source = quantizer.grid, self.of.get(quantizer.source)
         if source is not None and not source.offset and grid.top == UINT8_TOP:
             # Eight bits from eight bits: a second rounding would only add noise. Its clipping is kept.
             low, high = (
                 int(np.clip(source.zero + np.rint((grid.step * code + grid.offset) / source.scale), 0, UINT8_TOP))
                 for code in (quantizer.low, quantizer.high)
             )
-            return Codes(source.scale, source.zero, 0.0, low, high, reuses=True)
-        plain = Codes(grid.step, 0, grid.offset, quantizer.low, quantizer.high)
+            self.of[quantizer.result] = _Grid(source.scale, source.zero, 0.0, low, high, source=source, is_reused=True)
+            return
+        codes = _Grid(grid.step, 0, grid.offset, quantizer.low, quantizer.high, source=source)
         shift_steps = 0.0 if source is None else grid.shift / source.scale
-        if source is not None and 0 < np.rint(shift_steps) <= source.zero and abs(shift_steps % 1 - 0.5) > 0.499:
-            plain.source_zero = source.zero - int(np.rint(shift_steps))
+        if source is not None and 1 <= np.rint(shift_steps) <= source.zero and _is_whole(shift_steps):
+            codes.source_zero = source.zero - int(np.rint(shift_steps))
         else:
             self._shift_source(quantizer)
-        if not grid.offset:
-            return plain
-        layers = [self.layer_of[node] for node in readers(quantizer.result) if node in self.layer_of]
-        zero = -grid.offset / grid.step
-        if not any(layer.is_padded for layer in layers):
-            self._add_to_biases(layers, grid.offset)
-            return plain
-        doubled = int(np.rint(2 * zero))
-        if abs(zero - np.rint(zero)) < _WHOLE and 0 <= zero <= UINT8_TOP:
-            return replace(plain, zero=int(np.rint(zero)), offset=0.0)
-        if 2 * grid.top <= UINT8_TOP and 0 <= doubled <= UINT8_TOP:
-            # Zero lies half-way between two levels, and padding needs it: count in half steps.
-            return replace(plain, scale=grid.step / 2, zero=doubled, offset=0.0, odd=True)
-        nearest = int(np.clip(np.rint(zero), 0, UINT8_TOP))
-        self._add_to_biases(layers, grid.offset + nearest * grid.step)  # wrong by this only where padding is read
-        return replace(plain, zero=nearest, offset=0.0)
-
-    def _add_to_biases(self, layers: list[IntegerLayer], offset: float) -> None:
-        for layer in layers:
-            layer.bias = layer.bias + offset * layer.kernel_sums
+        if grid.offset:
+            self._settle_offset(quantizer, codes)
+        self.of[quantizer.result] = codes
 
     def _shift_source(self, quantizer: Quantizer) -> None:
         """Add a two-sided quantizer's shift to what it reads: to the bias of the layer before it, if it can be."""
         shift, source = quantizer.grid.shift, quantizer.source
         if not shift:
             return
-        layer = self.layer_of.get(source.producer())  # type: ignore[arg-type]
+        layer = self._layers.get(source.producer())
         if layer is not None and sole_reader(source) is quantizer.node:
             layer.bias = layer.bias + shift
             return
         shifted = self.builder.add(quantizer.node, "Add", source, self.builder.constant(np.float32(shift)))
         quantizer.node.replace_input_with(0, shifted)
 
-    # -- writing
-
-    def _write_integer_layer(self, layer: IntegerLayer) -> None:
-        node, source = layer.node, layer.node.inputs[0]
-        assert source is not None
-        codes = self.codes[source]
-        top = 2 * codes.high if codes.odd else codes.high
-        weight = kernel_weight(
-            layer.codes,
-            layer.scale,
-            input_top=min(top, UINT8_TOP),
-            input_step=codes.scale,
-            bias=layer.bias,
-            any_cpu=self.any_cpu,
-            pairs=not layer.is_depthwise,
-        )
-        self.weights[layer.name] = weight
-        is_product = node.op_type == "MatMul"
-        integers = weight.codes.T if is_product else weight.codes
-        constant = self.builder.constant
-        node.replace_input_with(
-            1,
-            self.builder.add(
-                node,
-                "DequantizeLinear",
-                constant(np.ascontiguousarray(integers)),
-                constant(weight.scale),
-                # One of its own: ONNX Runtime's precise mode rewrites it, and fails if two layers share one.
-                self.builder.constant(np.zeros(len(weight.scale), np.int8), is_shared=False),
-                axis=int(is_product),
-            ),
-        )
-        if is_product:
-            self._add_float_bias(layer)
+    def _settle_offset(self, quantizer: Quantizer, codes: _Grid) -> None:
+        """Find a form for a grid whose codes do not start at zero."""
+        layers = [self._layers[node] for node in readers(quantizer.result) if node in self._layers]
+        if not any(layer.is_padded for layer in layers):
+            for layer in layers:
+                layer.bias = layer.bias + codes.offset * layer.kernel_sums
             return
-        step = (np.float32(codes.scale) * weight.scale).astype(np.float32)
-        bias = np.rint(layer.bias / step).astype(np.int32)
-        node.resize_inputs(3)
-        node.replace_input_with(
-            2,
-            self.builder.add(
-                node,
-                "DequantizeLinear",
-                constant(bias),
-                constant(step),
-                axis=0,
-            ),
-        )
-
-    def _write_float_layer(self, layer: IntegerLayer) -> None:
-        node = layer.node
-        weight = (layer.codes * layer.scale.reshape(-1, *[1] * (layer.codes.ndim - 1))).astype(np.float32)
-        is_product = node.op_type == "MatMul"
-        node.replace_input_with(1, self.builder.constant(np.ascontiguousarray(weight.T if is_product else weight)))
-        if is_product:
-            self._add_float_bias(layer)
-            return
-        node.resize_inputs(3)
-        node.replace_input_with(2, self.builder.constant(layer.bias.astype(np.float32)))
-
-    def _add_float_bias(self, layer: IntegerLayer) -> None:
-        if not np.any(layer.bias):
-            return
-        output = layer.node.outputs[0]
-        total = self.builder.add(
-            self.builder.after(output), "Add", None, self.builder.constant(layer.bias.astype(np.float32))
-        )
-        rename_as_output(output, total)
-        ir.convenience.replace_all_uses_with(output, total, replace_graph_outputs=True)
-        total.producer().replace_input_with(0, output)  # type: ignore[union-attr]
-
-    def _write_observation(self, observation: Observation) -> None:
-        node, codes = observation.node, self.codes[observation.node.outputs[0]]
-        before = node.inputs[0].producer()  # type: ignore[union-attr]
-        if observation.same_as is None and clamp_bounds(before) is not None and before is not None:
-            if sole_reader(before.outputs[0]) is node:
-                bypass(before, before.inputs[0])  # type: ignore[arg-type]
-        assert node.inputs[0] is not None
-        value = self._quantize(node, node.inputs[0], codes, 0, UINT8_TOP)
-        self._finish(node, value, codes)
-
-    def _write_quantizer(self, quantizer: Quantizer) -> None:
-        node, codes = quantizer.node, self.codes[quantizer.result]
-        if codes.source_zero is not None:
-            source = self.codes_before[quantizer.node]
-            assert source.value is not None
-            shifted = self._dequantize(node, source.value, replace(source, zero=codes.source_zero))
-            node.replace_input_with(0, shifted)
-        if codes.reuses:
-            source = self.codes_before[quantizer.node]
-            assert source.value is not None
-            value = self._clip(node, source.value, codes.low, codes.high)
-        elif codes.odd:
-            plain = Codes(codes.scale * 2, 0, 0.0, codes.low, codes.high)
-            value = self._quantize(node, quantizer.source, plain, codes.low, codes.high)
-            real = self._dequantize(node, value, plain)
-            real = self.builder.add(
-                node, "Sub", real, self.builder.constant(np.float32(codes.scale * codes.zero))
-            )
-            value = self._quantize(node, real, codes, 0, UINT8_TOP)
-        elif codes.zero:
-            # The source was shifted so that the codes start at 0; the reader takes them with this zero point.
-            plain = Codes(codes.scale, 0, 0.0, codes.low, codes.high)
-            value = self._quantize(node, quantizer.source, plain, codes.low, codes.high)
+        # Padding writes zeros between the codes, so a code must stand for zero.
+        zero, offset, step = -codes.offset / codes.scale, codes.offset, codes.scale
+        codes.offset = 0.0
+        if _is_whole(zero) and 0 <= zero <= UINT8_TOP:
+            codes.zero = int(np.rint(zero))
+        elif 2 * quantizer.grid.top <= UINT8_TOP and 0 <= np.rint(2 * zero) <= UINT8_TOP:
+            codes.scale, codes.zero, codes.is_doubled = step / 2, int(np.rint(2 * zero)), True
         else:
-            value = self._quantize(node, quantizer.source, codes, codes.low, codes.high)
-        self._finish(node, value, codes)
-
-    def _finish(self, node: ir.Node, value: ir.Value, codes: Codes) -> None:
-        codes.value = value
-        real = self._dequantize(node, value, codes)
-        ir.convenience.replace_all_uses_with(node.outputs[0], real, replace_graph_outputs=True)
-        assert node.graph is not None
-        node.graph.remove(node, safe=True)
-
-    def _quantize(self, before: ir.Node, value: ir.Value, codes: Codes, low: int, high: int) -> ir.Value:
-        constant = self.builder.constant
-        rounded = self.builder.add(
-            before, "QuantizeLinear", value, constant(np.float32(codes.scale)), constant(np.uint8(codes.zero))
-        )
-        return self._clip(before, rounded, low, high)
-
-    def _clip(self, before: ir.Node, value: ir.Value, low: int, high: int) -> ir.Value:
-        if low <= 0 and high >= UINT8_TOP:
-            return value
-        constant = self.builder.constant
-        return self.builder.add(before, "Clip", value, constant(np.uint8(low)), constant(np.uint8(high)))
-
-    def _dequantize(self, before: ir.Node, value: ir.Value, codes: Codes) -> ir.Value:
-        constant = self.builder.constant
-        return self.builder.add(
-            before, "DequantizeLinear", value, constant(np.float32(codes.scale)), constant(np.uint8(codes.zero))
-        )
+            codes.zero = int(np.clip(np.rint(zero), 0, UINT8_TOP))
+            for layer in layers:  # right inside; where padding is read, wrong by half a step of the padded weights
+                layer.bias = layer.bias + (offset + codes.zero * step) * layer.kernel_sums
 
 
-_ = (DOMAIN, is_activation)
+def _as_read(value: ir.Value) -> ir.Value:
+    """A quantized value where its reader meets it, behind the operators that the quantizer was moved in front of."""
+    reader = sole_reader(value)
+    while reader is not None and reader.op_type in MOVERS:
+        observe = sole_reader(reader.outputs[0])
+        if observe is None or observe.op_type != "Observe":
+            break
+        value = observe.outputs[0]
+        reader = sole_reader(value)
+    return value
+
+
+def _is_whole(number: float) -> bool:
+    return abs(number - np.rint(number)) < _WHOLE
+
+
+def _write_integer_layer(grids: _Grids, layer: IntegerLayer, any_cpu: bool) -> KernelWeight:
+    node, constant = layer.node, grids.builder.constant
+    assert node.inputs[0] is not None
+    codes = grids.of[node.inputs[0]]
+    weight = kernel_weight(
+        layer.codes,
+        layer.scale,
+        input_top=min(2 * codes.high if codes.is_doubled else codes.high, UINT8_TOP),
+        input_step=codes.scale,
+        bias=layer.bias,
+        any_cpu=any_cpu,
+        pairs=not layer.is_depthwise,
+    )
+    is_product = node.op_type == "MatMul"
+    integers = np.ascontiguousarray(weight.codes.T if is_product else weight.codes)
+    # A zero point of its own: ONNX Runtime's precise mode rewrites it, and fails if two layers share one.
+    zero = constant(np.zeros(len(weight.scale), np.int8), is_shared=False)
+    real = grids.builder.add(
+        node, "DequantizeLinear", constant(integers), constant(weight.scale), zero, axis=int(is_product)
+    )
+    node.replace_input_with(1, real)
+    if is_product:
+        write_float_bias(grids.builder, layer)
+        return weight
+    step = np.float32(codes.scale) * weight.scale
+    bias = np.rint(layer.bias / step).astype(np.int32)
+    node.resize_inputs(3)
+    node.replace_input_with(2, grids.builder.add(node, "DequantizeLinear", constant(bias), constant(step), axis=0))
+    return weight
+
+
+def _write_observation(grids: _Grids, observation: Observation) -> None:
+    node, codes = observation.node, grids.of[observation.node.outputs[0]]
+    clamp = node.inputs[0].producer()
+    if clamp is not None and clamp_bounds(clamp) is not None and sole_reader(clamp.outputs[0]) is node:
+        bypass(clamp, clamp.inputs[0])  # the codes saturate where it clips
+    assert node.inputs[0] is not None
+    _finish(grids.builder, node, _quantize(grids.builder, node, node.inputs[0], codes), codes)
+
+
+def _write_quantizer(grids: _Grids, quantizer: Quantizer) -> None:
+    node, codes, builder = quantizer.node, grids.of[quantizer.result], grids.builder
+    value = quantizer.source
+    if codes.is_reused:
+        assert codes.source is not None
+        assert codes.source.value is not None
+        _finish(builder, node, _clip(builder, node, codes.source.value, codes.low, codes.high), codes)
+        return
+    if codes.source_zero is not None:
+        assert codes.source is not None
+        assert codes.source.value is not None
+        value = _dequantize(builder, node, codes.source.value, codes.source.scale, codes.source_zero)
+    step = 2 * codes.scale if codes.is_doubled else codes.scale
+    rounded = _quantize(builder, node, value, Codes(step))  # the shift has made the codes start at 0
+    rounded = _clip(builder, node, rounded, codes.low, codes.high)
+    if codes.is_doubled:
+        real = _dequantize(builder, node, rounded, step, 0)
+        real = builder.add(node, "Sub", real, builder.constant(np.float32(codes.scale * codes.zero)))
+        rounded = _quantize(builder, node, real, codes)
+    _finish(builder, node, rounded, codes)
+
+
+def _finish(builder: Builder, node: ir.Node, value: ir.Value, codes: Codes) -> None:
+    codes.value = value
+    real = _dequantize(builder, node, value, codes.scale, codes.zero)
+    ir.convenience.replace_all_uses_with(node.outputs[0], real, replace_graph_outputs=True)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+
+
+def _quantize(builder: Builder, before: ir.Node, value: ir.Value, codes: Codes) -> ir.Value:
+    scale, zero = builder.constant(np.float32(codes.scale)), builder.constant(np.uint8(codes.zero))
+    return builder.add(before, "QuantizeLinear", value, scale, zero)
+
+
+def _clip(builder: Builder, before: ir.Node, value: ir.Value, low: int, high: int) -> ir.Value:
+    if low <= 0 and high >= UINT8_TOP:
+        return value
+    return builder.add(before, "Clip", value, builder.constant(np.uint8(low)), builder.constant(np.uint8(high)))
+
+
+def _dequantize(builder: Builder, before: ir.Node, value: ir.Value, scale: float, zero: int) -> ir.Value:
+    constants = builder.constant(np.float32(scale)), builder.constant(np.uint8(zero))
+    return builder.add(before, "DequantizeLinear", value, *constants)

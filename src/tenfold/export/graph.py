@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
 from tenfold.export.capture import DOMAIN
-from tenfold.export.integers import ActivationGrid
+from tenfold.export.integers import UINT8_TOP, ActivationGrid
 
 
 @dataclass(eq=False)
@@ -79,6 +80,27 @@ class Quantizer:
         return self.node.outputs[0]
 
 
+@dataclass(eq=False)
+class Codes:
+    """The 8-bit codes of one activation in a written graph: value = scale * (code - zero) + offset.
+
+    Attributes:
+        scale: above 0.
+        zero: the code that stands for `offset`.
+        offset: not 0 only for grids without zero.
+        low: smallest code that the quantizer gives.
+        high: largest code.
+        value: the uint8 tensor, once it is written.
+    """
+
+    scale: float
+    zero: int = 0
+    offset: float = 0.0
+    low: int = 0
+    high: int = UINT8_TOP
+    value: ir.Value | None = None
+
+
 @dataclass(frozen=True)
 class Network:
     """A captured network: the ONNX model, and what of it is quantized, in order of execution."""
@@ -106,10 +128,10 @@ class Network:
 
 
 class Builder:
-    """Appends nodes in front of a place in the graph, and shares equal constants."""
+    """Inserts nodes into a graph, and shares equal constants; `prefix` keeps its names apart from others'."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: ir.Graph, prefix: str) -> None:
+        self.graph, self.prefix = graph, prefix
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._count = 0
 
@@ -120,7 +142,7 @@ class Builder:
         if is_shared and key in self._constants:
             return self._constants[key]
         value = ir.Value(name=self._name("c"), const_value=ir.Tensor(array))
-        value.type = ir.TensorType(value.const_value.dtype)  # type: ignore[union-attr]
+        value.type = ir.TensorType(value.const_value.dtype)
         value.shape = ir.Shape(array.shape)
         self.graph.register_initializer(value)
         if is_shared:
@@ -152,7 +174,7 @@ class Builder:
 
     def _name(self, kind: str) -> str:
         self._count += 1
-        return f"tenfold_{kind}_{self._count}"
+        return f"{self.prefix}_{kind}_{self._count}"
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
@@ -250,7 +272,7 @@ def absorb_clamp(quantizer: Quantizer) -> bool:
         return False
     low, high = (quantizer.grid.code(bound) for bound in bounds)
     quantizer.low, quantizer.high = max(quantizer.low, low), min(quantizer.high, high)
-    bypass(node, node.inputs[0])  # type: ignore[arg-type]
+    bypass(node, node.inputs[0])
     return True
 
 
@@ -261,7 +283,7 @@ def _integer_layer(node: ir.Node) -> IntegerLayer | None:
     if node.op_type == "MatMul":
         if weight is None or weight.op_type != "Transpose" or list(attribute(weight, "perm", ())) != [1, 0]:
             return None
-        weight = weight.inputs[0].producer()  # type: ignore[union-attr]
+        weight = weight.inputs[0].producer()
     plain = {"transB": 1, "transA": 0, "alpha": 1.0, "beta": 1.0}
     if node.op_type == "Gemm" and any(
         attribute(node, key, 0 if key[0] == "t" else 1.0) != v for key, v in plain.items()
@@ -327,7 +349,7 @@ def _fold_padding(node: ir.Node) -> None:
         own = attribute(reader, "pads", (0, 0, 0, 0))
         total = [int(a) + int(b) for a, b in zip(own, pads[[2, 3, 6, 7]], strict=True)]
         reader.attributes["pads"] = ir.AttrInt64s("pads", total)
-    bypass(node, node.inputs[0])  # type: ignore[arg-type]
+    bypass(node, node.inputs[0])
 
 
 def _pool_from_mean(graph: ir.Graph, node: ir.Node) -> None:
@@ -356,10 +378,8 @@ def data_inputs(node: ir.Node) -> Iterator[ir.Value]:
             yield value
 
 
-def drop_unused(model: ir.Model, operators: Sequence[str] = ()) -> None:
+def drop_unused(model: ir.Model) -> None:
     """Remove nodes and constants that nothing reads any more."""
-    import onnx_ir.passes.common as common  # noqa: PLC0415
-
-    common.RemoveUnusedNodesPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
     if not any(node.domain == DOMAIN for node in model.graph):
         model.graph.opset_imports.pop(DOMAIN, None)

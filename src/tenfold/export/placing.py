@@ -1,8 +1,8 @@
 """Deciding where the profile `fast` computes with integers, and where it must round values that the network does not.
 
-A runtime's integer kernels take 8-bit integers and give 8-bit integers. The network quantizes what its layers read; what
-lies between a convolution and the next quantizer (a residual sum, a pooling) is real in training. There, nodes of the
-kind `Observe` are put in: they become 8-bit grids over the range that calibration sees.
+A runtime's integer kernels take 8-bit integers and give 8-bit integers. The network quantizes what its layers read;
+what lies between a convolution and the next quantizer (a residual sum, a pooling) is real in training. There, nodes of
+the kind `Observe` are put in: they become 8-bit grids over the range that calibration sees.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tenfold.export.graph import (
     Network,
     Quantizer,
     absorb_clamp,
-    bypass,
     clamp_bounds,
     data_inputs,
     is_activation,
@@ -42,12 +41,12 @@ class Observation:
     Attributes:
         node: the `Observe` node.
         same_as: the value whose grid holds here too, because the values were only moved; None if it is calibrated.
-        is_image: whether it is the network's input.
+        is_pixels: whether it is an image of bytes 0 … 255, so that rounding changes nothing.
     """
 
     node: ir.Node
     same_as: ir.Value | None = None
-    is_image: bool = False
+    is_pixels: bool = False
 
     @property
     def name(self) -> str:
@@ -87,7 +86,7 @@ def place(network: Network, *, pixel_layers: Collection[str], any_cpu: bool) -> 
 class _Placer:
     def __init__(self, network: Network, pixel_layers: Collection[str], any_cpu: bool) -> None:
         self.network, self.pixel_layers, self.any_cpu = network, pixel_layers, any_cpu
-        self.builder = Builder(network.graph)
+        self.builder = Builder(network.graph, "place")
         self.layer_of = {layer.node: layer for layer in network.layers}
         self.shifts = {quantizer.node: quantizer.grid.shift for quantizer in network.quantizers}
         self.on_grid: set[ir.Value] = set()
@@ -195,9 +194,7 @@ class _Placer:
             node.replace_input_with(index, observed)
         node = observed.producer()
         assert node is not None
-        is_image = value in self.network.graph.inputs
-        node.attributes["pixels"] = ir.AttrInt64("pixels", int(pixels))
-        self.plan.observations.append(Observation(node, same_as, is_image))
+        self.plan.observations.append(Observation(node, same_as, pixels))
         self.on_grid.add(observed)
 
 
@@ -231,6 +228,3 @@ def _lift(quantizer: Quantizer) -> bool:
     node.replace_input_with(0, before)
     mover.replace_input_with(0, quantizer.result)
     return True
-
-
-__all__ = ["MOVERS", "Observation", "Plan", "bypass", "place", "readers"]

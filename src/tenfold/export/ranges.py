@@ -1,8 +1,8 @@
-"""Watching the values that the profile `fast` must round although the network does not."""
+"""Watching the values that the profile `fast` must round although the network does not, and choosing their range."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,25 @@ from numpy.typing import NDArray
 from tenfold.errors import require
 from tenfold.export.capture import INPUT
 from tenfold.export.compact import write_compact
-from tenfold.export.graph import Builder, Network, bypass
+from tenfold.export.graph import Network, bypass
+from tenfold.export.integers import UINT8_TOP
 
-_IMAGES_AT_ONCE = 8
+_SAMPLE = 16384
+"""How many values of one image are kept of each place."""
+_TINY = float(np.finfo(np.float32).tiny)
+_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Which parts of the full range are tried."""
 
 
 def observe_ranges(network: Network, images: NDArray[np.float32]) -> dict[str, tuple[float, float]]:
-    """Run the network, with its own quantizers at work, and report the range of each observed value.
+    """Run the network, with its own quantizers at work, and choose the range of each observed value.
 
     Args:
         network: after `place`; left as it was.
         images: calibration inputs, (B, C, H, W).
 
     Returns:
-        Smallest and largest value by the name of the observation.
+        Smallest and largest value to represent, by the name of the observation.
     """
     watched = network.clone()
     names = _watch(watched)
@@ -33,44 +38,71 @@ def observe_ranges(network: Network, images: NDArray[np.float32]) -> dict[str, t
         return {}
     write_compact(watched)
     session = reference_session(watched.model)
-    ranges: dict[str, tuple[float, float]] = {}
-    outputs = [f"{name}_{end}" for name in names for end in ("min", "max")]
-    for batch in batches(images):
-        found = [float(value) for value in session.run(outputs, {INPUT: batch})]
-        for name, low, high in zip(names, found[::2], found[1::2], strict=True):
-            old = ranges.get(name, (low, high))
-            ranges[name] = min(old[0], low), max(old[1], high)
-    return ranges
+    samples = defaultdict(list)
+    lows: dict[str, float] = defaultdict(float)
+    highs: dict[str, float] = defaultdict(float)
+    for image in images:
+        found = session.run(list(names), {INPUT: image[None]})
+        for name, values in zip(names, found, strict=True):
+            flat = values.reshape(-1)
+            lows[name], highs[name] = min(lows[name], float(flat.min())), max(highs[name], float(flat.max()))
+            samples[name].append(flat[:: max(1, flat.size // _SAMPLE)].copy())
+    return {
+        place: best_range(np.concatenate(samples[name]), lows[name], highs[name])
+        for name, places in names.items()
+        for place in places
+    }
 
 
-def _watch(network: Network) -> list[str]:
-    """Turn every `Observe` node into two outputs, the smallest and the largest value."""
-    builder, names = Builder(network.graph), []
+def best_range(values: NDArray[np.float32], low: float, high: float) -> tuple[float, float]:
+    """The part of a range whose 8-bit grid has the smallest mean squared error; rare large values may be clipped.
+
+    Args:
+        values: a sample.
+        low: the smallest of all values, or 0.
+        high: the largest of all values, or 0.
+    """
+
+    def error(share: float) -> float:
+        step = max((high - low) * share / UINT8_TOP, _TINY)
+        zero = np.rint(-low * share / step)
+        rounded = (np.clip(np.rint(values / step) + zero, 0, UINT8_TOP) - zero) * step
+        return float(np.square(rounded - values).mean())
+
+    share = min(_SHARES, key=error)
+    return low * share, high * share
+
+
+def _watch(network: Network) -> dict[str, list[str]]:
+    """Make every value that an `Observe` node reads an output of the graph; the names of the nodes by value."""
+    names: dict[str, list[str]] = defaultdict(list)
     for node in [node for node in network.graph if node.op_type == "Observe"]:
-        name, value = node.attributes["name"].value, node.inputs[0]
+        value = node.inputs[0]
         assert value is not None
-        for end, operator in (("min", "ReduceMin"), ("max", "ReduceMax")):
-            reduced = builder.add(node, operator, value, keepdims=0)
-            reduced.name = f"{name}_{end}"
-            reduced.type = ir.TensorType(ir.DataType.FLOAT)
-            reduced.shape = ir.Shape([])
-            network.graph.outputs.append(reduced)
-        names.append(name)
+        name = node.attributes["name"].value
         bypass(node, value)
-    return names
+        if value.is_graph_input():
+            value = _copy(network.graph, value)
+        if not names[value.name]:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            if not value.is_graph_output():
+                network.graph.outputs.append(value)
+        names[value.name].append(name)
+    return dict(names)
+
+
+def _copy(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    node = ir.Node("", "Identity", [value])
+    node.outputs[0].name = f"{value.name}_copy"
+    graph.append(node)
+    return node.outputs[0]
 
 
 def reference_session(model: ir.Model) -> Any:
-    """A session that computes as the network does: no integer kernels, no approximations."""
+    """A session that computes as the network does: without integer kernels."""
     runtime = require("onnxruntime", "export")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     content = ir.to_proto(model).SerializeToString()
     return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def batches(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """A few images at a time, so that memory does not grow with their number."""
-    for start in range(0, len(images), _IMAGES_AT_ONCE):
-        yield images[start : start + _IMAGES_AT_ONCE]

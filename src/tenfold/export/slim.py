@@ -8,9 +8,25 @@ import onnx_ir as ir
 
 _DIGITS = string.ascii_letters + string.digits
 
+_DEFAULTS = (
+    ("Conv", "group", 1),
+    ("Conv", "auto_pad", "NOTSET"),
+    ("Gemm", "alpha", 1.0),
+    ("Gemm", "beta", 1.0),
+    ("Gemm", "transA", 0),
+    ("Reshape", "allowzero", 0),
+    ("ReduceMean", "keepdims", 1),
+    ("Flatten", "axis", 1),
+)
 
-def slim(model: ir.Model) -> None:
-    """Remove comments, names and shapes of inner values, and shorten the names that must stay; in place."""
+
+def slim(model: ir.Model, *, everything: bool = True) -> None:
+    """Remove comments, names and shapes of inner values, and shorten the names that must stay; in place.
+
+    Args:
+        model: any model.
+        everything: leave out attributes, too, that say what an operator does anyway.
+    """
     graph = model.graph
     kept = {value.name for value in (*graph.inputs, *graph.outputs)}
     names = (name for index in range(10**9) if (name := _short(index)) not in kept)
@@ -26,7 +42,8 @@ def slim(model: ir.Model) -> None:
         node.name = None
         node.doc_string = None
         node.metadata_props.clear()
-        for name in [name for name, attribute in node.attributes.items() if _is_default(node, name, attribute)]:
+        superfluous = [name for name, value in node.attributes.items() if everything and _is_default(node, name, value)]
+        for name in superfluous:
             del node.attributes[name]
         for value in node.outputs:
             if value.name not in kept:
@@ -44,14 +61,11 @@ def _is_default(node: ir.Node, name: str, attribute: ir.Attr) -> bool:
     """Whether an attribute says what the operator does anyway."""
     value = list(attribute.value) if isinstance(attribute.value, list | tuple) else attribute.value
     if node.op_type == "Conv":
-        defaults = {"group": [1], "auto_pad": ["NOTSET"]}
         if name == "kernel_shape":
             return True  # it is the shape of the weight
-        ones = name in ("strides", "dilations") and set(value) == {1}
-        zeros = name == "pads" and set(value) == {0}
-        return ones or zeros or value in defaults.get(name, [])
-    defaults = {"alpha": [1.0], "beta": [1.0], "transA": [0], "keepdims": [1], "allowzero": [0], "axis": []}
-    return node.op_type in ("Gemm", "Reshape", "ReduceMean") and value in defaults.get(name, [])
+        if isinstance(value, list):
+            return set(value) == {0 if name == "pads" else 1}
+    return (node.op_type, name, value) in _DEFAULTS
 
 
 def _short(index: int) -> str:

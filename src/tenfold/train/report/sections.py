@@ -216,7 +216,7 @@ def exports(report: Report) -> Html | None:
         "profile": ("Profile", str),
         "bytes": ("Size", lambda value: numbers.size(facts.number(value))),
         "predicted_bytes": ("Predicted", lambda value: numbers.size(facts.number(value))),
-        "worst_steps": ("Worst error, steps", lambda value: f"{facts.number(value):.2g}"),
+        "worst_steps": ("Worst error, steps", lambda value: f"{facts.number(value):.2f}"),
         "top1_agreement": ("Same answer", lambda value: numbers.percent(facts.number(value))),
         "top1": ("Top-1", lambda value: numbers.percent(facts.number(value))),
     }
@@ -228,18 +228,22 @@ def bench(report: Report) -> Html | None:
     listed = [row for row in facts.rows(report.get("bench")) if math.isfinite(facts.number(row.get("median_ms")))]
     if not listed:
         return None
-    slowest = max(facts.number(row["median_ms"]) for row in listed) or 1.0
+    times = [facts.number(row["median_ms"]) for row in listed]
     lines = [
         _bar_row(
             facts.name_of(row.get("file")) + (f" · {row['engine']}" if row.get("engine") else ""),
-            f"{numbers.milliseconds(facts.number(row['median_ms']))}{_spread(row)}",
-            numbers.times(slowest, facts.number(row["median_ms"])),
-            facts.number(row["median_ms"]) / slowest,
-            "fill-before" if facts.number(row["median_ms"]) == slowest else "fill-after",
+            f"{numbers.milliseconds(time)}{_spread(row)}",
+            numbers.times(times[0], time),
+            time / (max(times) or 1.0),
+            "fill-after" if idx else "fill-before",
         )
-        for row in listed
+        for idx, (row, time) in enumerate(zip(listed, times, strict=True))
     ]
-    note = tag("p", "Median of interleaved runs of one batch; shorter is faster.", class_="quiet")
+    note = tag(
+        "p",
+        "Median of interleaved runs; shorter is faster. The first is what the others are compared with.",
+        class_="quiet",
+    )
     return _section("Speed in the runtime", note, tag("div", *lines, class_="bars wide-names"))
 
 
