@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from tenfold.cli.artifacts import open_artifact
-from tenfold.cli.output import to_stdout, write_json
+from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.values import ONNX_SUFFIX, is_file_name, parse_bits, parse_settings, parse_shape, shape_text
 from tenfold.errors import UsageError
 
@@ -83,22 +83,24 @@ def _from_artifact(path: str, options: dict[str, Any]) -> tuple[nn.Module, tuple
 
 
 def _profile_onnx(path: str, *, as_json: bool) -> None:
-    from tenfold.export import inspect_onnx
-
-    facts = inspect_onnx(path)
-    if as_json:
-        write_json({"name": path, **facts.to_dict()})
-        return
-    from rich.table import Table
-
+    """What an exported file says of itself; its operations were counted before it was exported."""
     from tenfold.cost import format_amount
+    from tenfold.export.metadata import read_metadata
 
-    table = Table(title=f"{Path(path).name}  {format_amount(facts.file_bytes, 'B')}", title_justify="left", box=None)
-    table.add_column("Operator")
-    table.add_column("Count", justify="right")
-    for name, count in sorted(facts.operators.items(), key=lambda pair: (-pair[1], pair[0])):
-        table.add_row(name, str(count))
-    to_stdout(table)
+    noted = read_metadata(path)
+    size_bytes = Path(path).stat().st_size
+    found = {"profile": noted.get("profile"), "input": noted.get("input_shape"), "layers_by_bits": noted.get("bits")}
+    if as_json:
+        write_json({"name": path, "bytes": size_bytes, **found})
+        return
+    to_stdout(f"[bold]{Path(path).name}[/]  {format_amount(size_bytes, 'B')}")
+    if noted:
+        bits = ", ".join(f"{count} layers at {pair}" for pair, count in (noted.get("bits") or {}).items())
+        to_stdout(
+            f"profile {noted.get('profile')}, input {shape_text(noted.get('input_shape') or ())}, {bits or 'float'}"
+        )
+    else:
+        to_stderr("[dim]Not exported by Tenfold: only its size is known. For costs, profile the network by name.[/]")
 
 
 def cost_table(counted: Profile, *, title: str, image: Sequence[int], every_layer: bool = False) -> Table:

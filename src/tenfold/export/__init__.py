@@ -14,6 +14,7 @@ _HOMES = {
     "bench": "benchmark",
     "evaluate": "prediction",
     "export_onnx": "onnx",
+    "inspect_onnx": "inspection",
     "open_engine": "engine",
     "predict": "prediction",
     "read_artifact": "artifact",

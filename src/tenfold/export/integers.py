@@ -136,11 +136,13 @@ def kernel_weight(
     rows = np.minimum(rows, np.where(overflows, INT8_TOP, np.iinfo(np.int64).max)[:, None])
     scale = np.abs(scale)
     room = np.minimum(INT8_TOP / np.maximum(rows.max(axis=1), 1), (INT8_TOP + 1) / np.maximum(-rows.min(axis=1), 1))
-    pair = np.maximum(_largest_pair(rows), _largest_pair(-rows)) * input_top
     if pairs:
-        # Staying within 16 bits costs nothing while it takes no more than a smaller multiplier.
-        safe = INT16_TOP / np.maximum(pair, 1)
-        room = np.where(any_cpu | (safe >= 1), np.minimum(room, safe), room)
+        pair = np.maximum(np.maximum(_largest_pair(rows), _largest_pair(-rows)), 1)
+        # Staying within 16 bits costs nothing while it takes no more than a smaller multiplier. Else weights must be
+        # rounded, which may make each one larger by one.
+        exact_room, rounded_room = INT16_TOP / (pair * input_top), (INT16_TOP // input_top - 2) / pair
+        safe = np.where(exact_room >= 1, exact_room, rounded_room)
+        room = np.where(any_cpu | (exact_room >= 1), np.minimum(room, safe), room)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         room = np.minimum(room, np.where(bias == 0, np.inf, BIAS_TOP * input_step * scale / np.abs(bias)))
     multiplier = np.where(room >= 1, np.floor(room), room)

@@ -1,0 +1,58 @@
+"""What exporting and running must know of the processor: whether its 8-bit products saturate.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tenfold.errors import require
+
+# An ONNX model of one node, MatMulInteger(a, [[127], [127]]), with a uint8 of shape (1, 2). A test rebuilds it.
+_PROBE = (
+    b'\x08\x04\x12\x00:U\n\x18\n\x01a\n\x01b\x12\x01y"\rMatMulInteger\x12\x00*\r\x08\x02\x08\x01\x10\x03B\x01bJ\x02'
+    b"\x7f\x7fZ\x13\n\x01a\x12\x0e\n\x0c\x08\x02\x12\x08\n\x02\x08\x01\n\x02\x08\x02b\x13\n\x01y\x12\x0e\n\x0c\x08"
+    b"\x06\x12\x08\n\x02\x08\x01\n\x02\x08\x01B\x04\n\x00\x10\n"
+)
+
+
+@functools.cache
+def saturates() -> bool:
+    """Whether this machine's 8-bit kernels lose the sum of two large products.
+
+    x86 processors without VNNI add pairs of products in 16 bits, which saturate: 255 * 127 + 255 * 127 gives 32767.
+    Found out by trying, in ONNX Runtime; OpenVINO uses the same instructions.
+    """
+    runtime = require("onnxruntime", "export")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = runtime.InferenceSession(_PROBE, options, providers=["CPUExecutionProvider"])
+    (product,) = session.run(None, {"a": np.full((1, 2), 255, np.uint8)})
+    return int(product[0, 0]) != 2 * 255 * 127
+
+
+def session_settings(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The settings with which ONNX Runtime computes an exported file rightly.
+
+    Args:
+        metadata: what the file says of itself; see `tenfold.export.metadata`.
+    """
+    # Products with 4-bit weights would otherwise round the activations to 8 bits on their own (sat.md section 8).
+    settings = {"session.qdq_matmulnbits_accuracy_level": "1"}
+    if metadata.get("profile", "fast") != "fast":
+        # Integer weights become real numbers when the file is loaded, not again at every run, and real weights stay
+        # real: ONNX Runtime would round them on its own between two quantized activations.
+        settings["session.disable_quant_qdq"] = "1"
+    elif needs_precision(metadata):
+        settings["session.x64quantprecision"] = "1"
+    return settings
+
+
+def needs_precision(metadata: Mapping[str, Any]) -> bool:
+    """Whether the plain 8-bit kernels of this machine would give wrong results for an exported file."""
+    return not metadata.get("any_cpu", True) and saturates()

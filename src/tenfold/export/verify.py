@@ -1,0 +1,288 @@
+"""Checking an exported graph against the network it came from, in the runtime, before it is written.
+
+Two questions are asked. *Is the graph right?* Each layer gets the very codes that it gets in the network, and the codes
+it gives are compared: so an error is seen where it arises. Comparing outputs alone would not tell: in a deep low-bit
+network one code that falls to the other side of a tie changes many others after it, in PyTorch as well. *And what does
+it do as a whole?* The outputs of the file are compared too, and reported.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tenfold.errors import ExportError, require
+from tenfold.export.capture import INPUT
+from tenfold.export.graph import Codes, Quantizer
+from tenfold.export.integers import UINT8_TOP
+from tenfold.export.machine import session_settings
+from tenfold.quant import quantized_layers
+
+_CODE_IMAGES, _OUTPUT_IMAGES = 4, 64
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """One layer of an exported network.
+
+    Attributes:
+        name: of the module.
+        w_bits: bits of the weights; 32 for float.
+        a_bits: bits of the input.
+        runs: "integer", or "float".
+        why: what keeps it in float, or what was rounded; "" if all is exact.
+        worst_steps: largest error of its quantized input, in steps of its quantizer, given exact inputs to the layers
+            before it; None if it has no quantizer.
+        exact_codes: share of that input's values with less than a quarter of a step of error; None likewise.
+    """
+
+    name: str
+    w_bits: int
+    a_bits: int
+    runs: str
+    why: str = ""
+    worst_steps: float | None = None
+    exact_codes: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """How faithful an exported file is, and how large.
+
+    Attributes:
+        path: the file.
+        profile: "fast", "compact" or "float".
+        file_bytes: its size.
+        predicted_bytes: what the cost model says of weights and biases; None if it cannot count this network.
+        worst_steps: largest error of any quantized activation, in steps of its quantizer, each layer on exact inputs.
+        exact_codes: share of all quantized values with less than a quarter of a step of error.
+        worst_layer: where the relative error is largest.
+        worst_relative: that error: root mean square, as a share of the deviation of the values.
+        output_error: largest error of the outputs, in their own units, the whole file at work.
+        relative_error: root mean square error of the outputs, as a share of their deviation.
+        top1_agreement: share of images with the same arg-max; None if the outputs are no classes.
+        images: how many images were compared.
+        any_cpu: whether the file gives the same results on processors whose 8-bit products saturate.
+        nodes: how often each operator occurs in the graph that ONNX Runtime makes of the file.
+        layers: every layer with quantized weights.
+    """
+
+    path: str
+    profile: str
+    file_bytes: int
+    predicted_bytes: int | None
+    worst_steps: float
+    exact_codes: float
+    worst_layer: str
+    worst_relative: float
+    output_error: float
+    relative_error: float
+    top1_agreement: float | None
+    images: int
+    any_cpu: bool
+    nodes: dict[str, int]
+    layers: list[LayerReport]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        predicted = "" if self.predicted_bytes is None else f" (predicted {self.predicted_bytes:,})"
+        integer = sum(layer.runs == "integer" for layer in self.layers)
+        agreement = "" if self.top1_agreement is None else f", same top-1 on {self.top1_agreement:.1%}"
+        return (
+            f"{self.path}: {self.profile}, {self.file_bytes:,} bytes{predicted}; {integer} of {len(self.layers)} "
+            f"quantized layers run in integers; worst code error {self.worst_steps:.2f} steps, {self.exact_codes:.2%} "
+            f"of codes exact; output error {self.relative_error:.2%}{agreement} ({self.images} images)"
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """The comparison of one tensor."""
+
+    worst_steps: float
+    exact: float
+    size: int
+    relative: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the comparison found.
+
+    Attributes:
+        codes: by layer name.
+        outputs: relative error of the outputs when each layer gets exact codes.
+        output_error: largest error of the first output, the whole graph at work.
+        relative_error: its root mean square error as a share of its deviation.
+        top1_agreement: None if the outputs are no classes.
+        images: how many were compared.
+    """
+
+    codes: dict[str, Check]
+    outputs: float
+    output_error: float
+    relative_error: float
+    top1_agreement: float | None
+    images: int
+
+
+def compare(
+    model: ir.Model,
+    quantizers: Sequence[Quantizer],
+    codes: Sequence[Codes],
+    network: nn.Module,
+    example: Tensor,
+    metadata: dict[str, Any],
+) -> Comparison:
+    """Run the graph in ONNX Runtime, and the network in PyTorch, on the same images.
+
+    Args:
+        model: as it will be written.
+        quantizers: the activation quantizers that were in it.
+        codes: how each is written now.
+        network: the network it came from.
+        example: real images, (B, C, H, W).
+        metadata: what the file will say of itself.
+    """
+    settings = session_settings(metadata)
+    network = copy.deepcopy(network).cpu().eval()
+    checks, local = _compare_codes(model, quantizers, codes, network, example[:_CODE_IMAGES], settings)
+    found, wanted = [], []
+    session = _session(model, settings)
+    images = example[:_OUTPUT_IMAGES]
+    for batch in images.split(8):
+        found.append(session.run(None, {INPUT: _array(batch)})[0])
+        wanted.append(_run(network, batch)[0][0])
+    outputs, truth = np.concatenate(found), np.concatenate(wanted)
+    if outputs.shape != truth.shape:
+        raise ExportError(f"the exported graph gives outputs of shape {outputs.shape}, the network {truth.shape}.")
+    has_classes = truth.ndim == 2 and truth.shape[1] > 1
+    return Comparison(
+        checks,
+        local,
+        float(np.abs(outputs - truth).max(initial=0)),
+        relative_error(outputs, truth),
+        float((outputs.argmax(1) == truth.argmax(1)).mean()) if has_classes else None,
+        len(images),
+    )
+
+
+def relative_error(found: Array, wanted: Array, floor: float = 0.0) -> float:
+    """Root mean square error as a share of the deviation of the wanted values; infinite for NaN."""
+    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+    error = float(np.sqrt(np.square(found - wanted).mean())) if wanted.size else 0.0
+    if not np.isfinite(error):
+        return np.inf
+    scale = max(float(wanted.std()), floor, 1e-6 * float(np.abs(wanted).max(initial=0)))
+    return error / scale if error else 0.0
+
+
+def _compare_codes(
+    model: ir.Model,
+    quantizers: Sequence[Quantizer],
+    codes: Sequence[Codes],
+    network: nn.Module,
+    images: Tensor,
+    settings: dict[str, str],
+) -> tuple[dict[str, Check], float]:
+    outputs, activations = _run(network, images, watch=True)
+    truths = [activations[quantizer.name].pop(0) for quantizer in quantizers]
+    cut = model.clone()
+    values = {value.name: value for node in cut.graph for value in node.outputs}
+    watched = [values[code.value.name] for code in codes]  # type: ignore[union-attr]
+    num_outputs = len(cut.graph.outputs)
+    feeds = {INPUT: _array(images)}
+    for index, (value, code, truth) in enumerate(zip(watched, codes, truths, strict=True)):
+        if len(list(value.uses())) == 1 and watched.count(value) == 1:
+            # Only this layer reads these codes: give it the network's own.
+            forced = ir.Value(name=f"forced_{index}", type=ir.TensorType(ir.DataType.UINT8))
+            forced.shape = ir.Shape([f"d{index}_{axis}" for axis in range(truth.ndim)])
+            ir.convenience.replace_all_uses_with(value, forced)
+            cut.graph.inputs.append(forced)
+            exact = np.rint((truth - code.offset) / code.scale) + code.zero
+            feeds[f"forced_{index}"] = np.clip(exact, 0, UINT8_TOP).astype(np.uint8)
+        if not value.is_graph_output():
+            value.type = ir.TensorType(ir.DataType.UINT8)
+            cut.graph.outputs.append(value)
+    names = [value.name for value in cut.graph.outputs]
+    found = dict(zip(names, _session(cut, settings).run(None, feeds), strict=True))
+    checks: dict[str, Check] = {}
+    for quantizer, code, value, truth in zip(quantizers, codes, watched, truths, strict=True):
+        real = code.scale * (found[value.name].astype(np.float64) - code.zero) + code.offset
+        steps = np.abs(real - truth) / quantizer.grid.step
+        checks[quantizer.name] = Check(
+            float(steps.max(initial=0)),
+            float((steps < 0.25).mean()),
+            steps.size,
+            relative_error(real, truth, floor=quantizer.grid.step),
+        )
+    errors = [relative_error(found[name], truth) for name, truth in zip(names[:num_outputs], outputs, strict=True)]
+    return checks, max(errors)
+
+
+def _run(network: nn.Module, images: Tensor, *, watch: bool = False) -> tuple[list[Array], dict[str, list[Array]]]:
+    """The outputs of a network, and what its activation quantizers give, by layer name in the order of calls."""
+    activations: dict[str, list[Array]] = defaultdict(list)
+
+    def keep(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            activations[name].append(_array(output))
+
+        return hook
+
+    hooks = [
+        layer.input_quantizer.register_forward_hook(keep(name))
+        for name, layer in quantized_layers(network)
+        if watch and layer.input_quantizer is not None
+    ]
+    with torch.no_grad():
+        result = network(images.detach().float().cpu())
+    for hook in hooks:
+        hook.remove()
+    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+    return [_array(tensor) for tensor in tensors], activations
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().float().cpu().contiguous().numpy()
+
+
+def _session(model: ir.Model, settings: dict[str, str], optimized: Path | None = None) -> Any:
+    runtime = require("onnxruntime", "export")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    for key, value in settings.items():
+        options.add_session_config_entry(key, value)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    content = ir.to_proto(model).SerializeToString()
+    try:
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors are plain Exceptions of many names
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExportError(f"ONNX Runtime refuses the exported graph: {reason.strip()}") from error
+
+
+def count_nodes(model: ir.Model, metadata: dict[str, Any]) -> dict[str, int]:
+    """How often each operator occurs in the graph that ONNX Runtime makes of a model, the most frequent first."""
+    with TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        _session(model, session_settings(metadata), optimized)
+        graph = ir.load(optimized).graph
+        return dict(Counter(node.op_type for node in graph).most_common())
