@@ -1,7 +1,10 @@
 """`tenfold fit`: from words to a run folder."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -141,6 +144,36 @@ def test_a_run_can_be_repeated_from_its_folder_resumed_and_started_from(tenfold,
     assert report["metrics"]["float"]["top1"] == done.json["metrics"]["final"]["top1"]
 
 
+@pytest.mark.slow  # trains twice
+def test_the_second_stage_is_compared_with_the_first_which_is_float(tenfold, tmp_path):
+    stages = tmp_path / "float", tmp_path / "4bit"
+    method = ("--method", "sat", "--pixels")
+    assert tenfold("fit", *SMALL, *method, "--bits", "32/32", "--out", stages[0]).code == 0
+    weights = ("--weights", stages[0] / "artifact.safetensors")
+    done = tenfold("fit", *SMALL, *method, "--bits", "4/4", *weights, "--out", stages[1], "--json")
+    assert done.code == 0, done.err
+    assert 0 <= done.json["metrics"]["float"]["top1"] <= 1
+    # The weights of a quantized network are a start as well, but nothing to call float.
+    third = tenfold("fit", *SMALL, "--weights", stages[1] / "artifact.safetensors", "--out", tmp_path / "x", "--json")
+    assert "float" not in third.json["metrics"]
+
+
+@pytest.mark.slow  # a process that trains until it is interrupted
+def test_ctrl_c_saves_and_leaves_with_130(tmp_path):
+    words = ["fit", "--model", "convnet_tiny", "--epochs", "40", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "tenfold.cli.main", *words]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    said = ""
+    while "epoch 1/" not in said and running.poll() is None:
+        said += running.stderr.readline()
+    running.send_signal(signal.SIGINT)
+    said += running.communicate(timeout=120)[1]
+    assert running.returncode == 130, said
+    assert "Everything is saved" in " ".join(said.split()).replace("│ ", "").replace(" │", "")
+    assert "Traceback" not in said
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
 @pytest.mark.slow  # two processes that import torch
 def test_the_same_command_runs_under_torchrun_and_one_process_speaks(process, tmp_path):
     command = ("--nproc-per-node", "2", "--master-port", "29631", "-m", "tenfold.cli.main")
@@ -190,7 +223,6 @@ def test_kept_memory_is_reused_without_page_faults(process, tmp_path):
         "for _ in range(10): touch()\n"
         "print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
-    import subprocess
 
     def faults(mode):
         done = subprocess.run([sys.executable, program, mode], capture_output=True, text=True, check=True)

@@ -120,7 +120,7 @@ def raising(monkeypatch, error):
     def fail(_words):
         raise error
 
-    monkeypatch.setattr(main, "app", fail)
+    monkeypatch.setattr(main, "make_app", lambda _verb: fail)
 
 
 @pytest.mark.slow  # starts a process that imports torch, to see the real exit code

@@ -90,6 +90,33 @@ def test_many_layers_are_shown_by_block_and_norms_go_with_the_layer_before():
     assert cost_table(Profile(tuple(rows)), title="net", image=(3, 8, 8), every_layer=True).row_count == 90
 
 
+def test_a_narrow_screen_loses_columns_but_no_digits(capsys):
+    from rich.console import Console
+
+    rows = [
+        LayerCost(
+            name=f"stage{i}.0.conv1.conv",
+            kind="conv",
+            macs=118_013_952,
+            params=2_359_296,
+            w_bits=4,
+            a_bits=4,
+            bitops=1_888_223_232,
+            size_bytes=1_179_648,
+            input_bytes=4,
+            activation_bytes=4,
+            output_shape=(1, 512, 112, 112),
+        )
+        for i in range(4)
+    ]
+    Console(width=80).print(cost_table(Profile(tuple(rows)), title="net", image=(3, 8, 8), width=80))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    for words in ("118 M", "2.36 M", "1.18 MB", "1.89 G", "25.0%", "4/4"):
+        assert shown.count(words) == 4
+    assert "512x112x112" not in shown
+
+
 def test_a_bar_is_full_for_the_largest_and_never_empty_for_something():
     assert bar(10, 10, cells=4) == "━━━━"
     assert bar(0, 10, cells=4) == "    "

@@ -58,13 +58,13 @@ def bench_table(rows: Sequence[BenchRow]) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("File", style="bold", overflow="fold")
-    table.add_column("Runtime", style="dim")
-    table.add_column("Bytes", justify="right")
-    table.add_column("Median", justify="right")
-    table.add_column("Best", justify="right", style="dim")
-    table.add_column("Spread", justify="right", style="dim")
-    table.add_column("")
-    table.add_column("Speed", justify="right")
+    table.add_column("Runtime", style="dim", no_wrap=True)
+    table.add_column("Bytes", justify="right", no_wrap=True)
+    table.add_column("Median", justify="right", no_wrap=True)
+    table.add_column("Best", justify="right", style="dim", no_wrap=True)
+    table.add_column("Spread", justify="right", style="dim", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("Speed", justify="right", no_wrap=True)
     slowest = max((row.timing.median_ms for row in rows), default=1.0)
     for row in rows:
         faster = Text(f"{row.speedup:.2f}x", "green" if row.speedup > 1.05 else "yellow" if row.speedup < 0.95 else "")
@@ -75,7 +75,7 @@ def bench_table(rows: Sequence[BenchRow]) -> Table:
             f"{row.timing.median_ms:.3g} ms",
             f"{row.timing.minimum_ms:.3g}",
             f"{row.timing.spread_ms:.2g}",
-            Text(bar(row.timing.median_ms, slowest), "cyan"),
+            Text(bar(row.timing.median_ms, slowest, cells=8), "cyan"),
             faster,
         )
     return table

@@ -180,7 +180,7 @@ def _summary(files: Sequence[Judged], rows: Sequence[BenchRow]) -> Any:
     table = Table(title=Text("\nWhat came out", "bold"), title_justify="left", box=None, pad_edge=False)
     table.add_column("File", style="bold", header_style="dim")
     for heading in ("Top-1", "Bytes", "Smaller", "Median", "Faster"):
-        table.add_column(heading, justify="right", header_style="dim")
+        table.add_column(heading, justify="right", header_style="dim", no_wrap=True)
     for file, row in zip(files, rows, strict=True):
         size = file.report.file_bytes
         table.add_row(

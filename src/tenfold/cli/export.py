@@ -92,7 +92,7 @@ def fidelity_table(reports: Mapping[str, ExportReport]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("File", style="bold", overflow="fold")
     for heading in ("Bytes", "Predicted", "Integer layers", "Worst code error", "Output error", "Same answer"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, report in reports.items():
         integer = sum(layer.runs == "integer" for layer in report.layers)
         table.add_row(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from tenfold.cli.output import to_stderr, to_stdout, write_json
+from tenfold.cli.output import stdout_width, to_stderr, to_stdout, write_json
 from tenfold.cli.train_flags import TrainFlags, overrides
 from tenfold.errors import UsageError
 
@@ -183,7 +183,9 @@ def _show_plan(recipe: Recipe, folder: Path, weights: Path | None, *, as_json: b
             }
         )
         return
-    to_stdout(cost_table(after, title=recipe.model.kind if recipe.model else "", image=task.input_shape))
+    to_stdout(
+        cost_table(after, title=recipe.model.kind if recipe.model else "", image=task.input_shape, width=stdout_width())
+    )
     to_stderr(f"\n[bold]Would train[/] {recipe.train.epochs} epochs of {steps} steps, into {folder}:\n")
     for line in _settings_of(recipe.to_dict()):
         to_stderr(Text(f"  {line}"))

@@ -30,23 +30,33 @@ _VERBS = (
     (_LOOK, "doctor", "doctor:doctor", "Look at this machine: what is installed, what is missing, how to get it."),
 )
 
-app = App(
-    name="tenfold",
-    help="Make vision networks ten times cheaper and put them to work.",
-    help_epilogue=(
-        "Every verb takes --help; verbs with results take --json. Results go to stdout, words to stderr. "
-        "--debug shows the traceback of an error."
-    ),
-    # Markdown would double the time that --help takes.
-    help_format="plaintext",
-    version=__version__,
-    result_action="return_value",
-    suppress_keyboard_interrupt=False,
-)
-app["--help"].group = app["--version"].group = Group("Options", sort_key=9)
-for _order, (_group, _name, _target, _help) in enumerate(_VERBS):
-    _own = {} if _target.endswith(":app") else {"result_action": "return_value"}
-    app.command(f"tenfold.cli.{_target}", name=_name, help=_help, group=_group, sort_key=_order, **_own)
+
+def make_app(verb: str = "") -> App:
+    """The command with all its verbs.
+
+    Args:
+        verb: the one that was typed. It is imported and so brings its own, longer help; of the others only the line
+            in the table is known.
+    """
+    app = App(
+        name="tenfold",
+        help="Make vision networks ten times cheaper and put them to work.",
+        help_epilogue=(
+            "Every verb takes --help; verbs with results take --json. Results go to stdout, words to stderr. "
+            "--debug shows the traceback of an error."
+        ),
+        # Markdown would double the time that --help takes.
+        help_format="plaintext",
+        version=__version__,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    app["--help"].group = app["--version"].group = Group("Options", sort_key=9)
+    for order, (group, name, target, sentence) in enumerate(_VERBS):
+        own = {} if target.endswith(":app") else {"result_action": "return_value"}
+        line = None if name == verb else sentence
+        app.command(f"tenfold.cli.{target}", name=name, help=line, group=group, sort_key=order, **own)
+    return app
 
 
 def run(words: Sequence[str]) -> int:
@@ -59,7 +69,7 @@ def run(words: Sequence[str]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        code = app(words)
+        code = make_app(words[0] if words else "")(words)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
     except BrokenPipeError:

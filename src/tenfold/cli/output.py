@@ -27,6 +27,11 @@ def console(stream: IO[str]) -> Console:
     return Console(file=stream, width=None if stream.isatty() else _PIPE_WIDTH, highlight=False)
 
 
+def stdout_width() -> int:
+    """Columns that a result may take."""
+    return console(sys.stdout).width
+
+
 def to_stderr(*renderables: RenderableType) -> None:
     """Words for people; strings may hold rich markup."""
     if is_first_process():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from tenfold.cli.artifacts import open_artifact
-from tenfold.cli.output import to_stderr, to_stdout, write_json
+from tenfold.cli.output import stdout_width, to_stderr, to_stdout, write_json
 from tenfold.cli.values import ONNX_SUFFIX, is_file_name, parse_bits, parse_settings, parse_shape, shape_text
 from tenfold.errors import UsageError
 
@@ -24,6 +24,7 @@ _FLOAT = 32
 # Beyond so many rows a table no longer fits on a screen, and layers are shown by the block that they stand in.
 _MOST_ROWS = 32
 _BAR_CELLS = 16
+_ROOMY_WIDTH = 105
 
 
 def profile(
@@ -62,7 +63,7 @@ def profile(
     if as_json:
         write_json({"name": target, "input": image, "bits": wanted, **counted.to_dict()})
         return
-    to_stdout(cost_table(counted, title=target, image=image, every_layer=layers))
+    to_stdout(cost_table(counted, title=target, image=image, every_layer=layers, width=stdout_width()))
 
 
 def _from_name(name: str, options: dict[str, Any], image: Sequence[int] | None) -> tuple[nn.Module, tuple[int, ...]]:
@@ -103,7 +104,9 @@ def _profile_onnx(path: str, *, as_json: bool) -> None:
         to_stderr("[dim]Not exported by Tenfold: only its size is known. For costs, profile the network by name.[/]")
 
 
-def cost_table(counted: Profile, *, title: str, image: Sequence[int], every_layer: bool = False) -> Table:
+def cost_table(
+    counted: Profile, *, title: str, image: Sequence[int], every_layer: bool = False, width: int = 120
+) -> Table:
     """The bill of a network for people: a row a layer, or a row a block where there are many.
 
     Args:
@@ -111,6 +114,7 @@ def cost_table(counted: Profile, *, title: str, image: Sequence[int], every_laye
         title: the network's name.
         image: its input, for the title.
         every_layer: never group.
+        width: columns of the screen; on a narrow one the less important is left out, so that no number is cut.
     """
     from rich.table import Table
     from rich.text import Text
@@ -118,27 +122,37 @@ def cost_table(counted: Profile, *, title: str, image: Sequence[int], every_laye
     from tenfold.cost import format_amount
 
     quantized = any(layer.w_bits < _FLOAT or layer.a_bits < _FLOAT for layer in counted.layers)
+    roomy = width >= _ROOMY_WIDTH
+    cells = _BAR_CELLS if roomy else _BAR_CELLS // 2
     heading = Text.assemble((title, "bold"), (f"  {shape_text(image)}", "dim"))
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="dim", show_footer=True)
-    table.add_column("Layer", Text("Total", "bold"), no_wrap=True, overflow="fold")
-    table.add_column("Kind", style="dim", no_wrap=True)
-    table.add_column("Output", justify="right", style="dim", no_wrap=True)
+
+    def add_column(name: str, total: str = "", style: str = "", justify: Literal["left", "right"] = "right") -> None:
+        table.add_column(name, total, justify=justify, style=style, no_wrap=True, footer_style="bold")
+
+    table.add_column("Layer", Text("Total", "bold"), overflow="fold")
+    if roomy:
+        add_column("Kind", style="dim", justify="left")
+        add_column("Output", style="dim")
     if quantized:
-        table.add_column("Bits W/A", justify="right", no_wrap=True)
-    table.add_column("MACs", format_amount(counted.macs), justify="right", no_wrap=True, footer_style="bold")
-    table.add_column("Share", no_wrap=True)
-    table.add_column("Params", format_amount(counted.params), justify="right", no_wrap=True, footer_style="bold")
-    table.add_column("Size", format_amount(counted.size_bytes, "B"), justify="right", no_wrap=True, footer_style="bold")
+        add_column("Bits W/A")
+    add_column("MACs", format_amount(counted.macs))
+    add_column("Share", justify="left")
+    add_column("Params", format_amount(counted.params))
+    add_column("Size", format_amount(counted.size_bytes, "B"))
     if quantized:
-        table.add_column("BitOPs", format_amount(counted.bitops), justify="right", no_wrap=True, footer_style="bold")
-    largest = max((sum(layer.macs for layer in group) for _, group in _groups(counted, every_layer)), default=0)
-    for name, group in _groups(counted, every_layer):
+        add_column("BitOPs", format_amount(counted.bitops))
+    groups = _groups(counted, every_layer)
+    largest = max((sum(layer.macs for layer in group) for _, group in groups), default=0)
+    for name, group in groups:
         macs = sum(layer.macs for layer in group)
-        row: list[Any] = [name or "(network)", _kinds(group), _sizes(group)]
+        share = f" {macs / counted.macs:5.1%}" if macs else ""
+        row: list[Any] = [name or "(network)"]
+        row += [_kinds(group), _sizes(group)] if roomy else []
         row += [_bits(group)] if quantized else []
         row += [
             format_amount(macs) if macs else "",
-            Text.assemble((bar(macs, largest), "cyan"), (f" {macs / counted.macs:5.1%}" if macs else "", "dim")),
+            Text.assemble((bar(macs, largest, cells), "cyan"), (share, "dim")),
             format_amount(sum(layer.params for layer in group)),
             format_amount(sum(layer.size_bytes for layer in group), "B"),
         ]

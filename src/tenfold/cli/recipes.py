@@ -13,7 +13,12 @@ import tenfold
 from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.errors import MissingDataError, UnknownNameError, UsageError
 
-app = App(name="recipes", help_format="plaintext", result_action="return_value")
+app = App(
+    name="recipes",
+    help="List, show or copy the recipes: whole trainings in one file.",
+    help_format="plaintext",
+    result_action="return_value",
+)
 
 _SUFFIX = ".toml"
 

@@ -69,8 +69,12 @@ def _load_shared(network: nn.Module, tensors: Mapping[str, Tensor], path: str | 
 
 
 def _float_metrics(header: Mapping[str, Any]) -> dict[str, float] | None:
-    schemes = header.get("schemes", {}).values()
-    if any(scheme.get("w_bits", _FLOAT) < _FLOAT or scheme.get("a_bits", _FLOAT) < _FLOAT for scheme in schemes):
+    if any(_is_quantized(scheme) for scheme in header.get("schemes", {}).values()):
         return None
     metrics = {name: value for name, value in header.get("metrics", {}).items() if value is not None}
     return metrics or None
+
+
+def _is_quantized(scheme: Mapping[str, Any]) -> bool:
+    # Pixels have 8 bits by nature; a layer that takes them as they are is not quantized by that.
+    return scheme["w_bits"] < _FLOAT or (scheme["a_bits"] < _FLOAT and not scheme.get("pixels"))

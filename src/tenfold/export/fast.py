@@ -29,7 +29,7 @@ from tenfold.export.graph import (
     sole_reader,
 )
 from tenfold.export.integers import UINT8_TOP, KernelWeight, kernel_weight
-from tenfold.export.placing import MOVERS, Observation, Plan, readers
+from tenfold.export.placing import MOVERS, Observation, Plan, halves, readers
 
 _WIDEST = 1.25
 """How much coarser an observed grid may become to save a node."""
@@ -88,6 +88,8 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
     weights = {}
     for layer in network.layers:
         if layer in plan.integer:
+            if layer in plan.halved:
+                _halve(grids, layer)
             weights[layer] = _write_integer_layer(grids, layer, any_cpu)
         else:
             write_float_layer(grids.builder, layer)
@@ -231,6 +233,18 @@ def _as_read(value: ir.Value) -> ir.Value:
 
 def _is_whole(number: float) -> bool:
     return abs(number - np.rint(number)) < _WHOLE
+
+
+def _halve(grids: _Grids, layer: IntegerLayer) -> None:
+    """Give a layer its input twice, and weights of half the size."""
+    node, builder = layer.node, grids.builder
+    assert node.inputs[0] is not None
+    codes = grids.of[node.inputs[0]]
+    twice = builder.add(node, "Concat", node.inputs[0], node.inputs[0], axis=1)
+    real = _dequantize(builder, node, _quantize(builder, node, twice, codes), codes.scale, codes.zero)
+    grids.of[real] = codes
+    node.replace_input_with(0, real)
+    layer.codes = halves(layer.codes)
 
 
 def _write_integer_layer(grids: _Grids, layer: IntegerLayer, any_cpu: bool) -> KernelWeight:

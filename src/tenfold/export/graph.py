@@ -39,6 +39,11 @@ class IntegerLayer:
         return self.node.op_type == "Conv" and self.codes.shape[1] == 1
 
     @property
+    def is_grouped(self) -> bool:
+        """Whether each output channel sees only some of the input channels."""
+        return bool(attribute(self.node, "group", 1) != 1)
+
+    @property
     def is_padded(self) -> bool:
         """Whether zeros are put around the input."""
         return self.node.op_type == "Conv" and any(attribute(self.node, "pads", ()))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from tenfold.export.capture import DOMAIN
 from tenfold.export.graph import (
@@ -62,11 +63,13 @@ class Plan:
         observations: in order of execution.
         integer: layers that run in integers.
         reasons: for the other layers, why not.
+        halved: integer layers whose weights are the sum of two halves, each of which fits 8-bit kernels exactly.
     """
 
     observations: list[Observation] = field(default_factory=list)
     integer: set[IntegerLayer] = field(default_factory=set)
     reasons: dict[IntegerLayer, str] = field(default_factory=dict)
+    halved: set[IntegerLayer] = field(default_factory=set)
 
 
 def place(network: Network, *, pixel_layers: Collection[str], any_cpu: bool) -> Plan:
@@ -109,30 +112,46 @@ class _Placer:
         return self.plan
 
     def _observe_image(self) -> None:
-        """Round the input, if the layers that read it gain integers by it and lose nothing."""
+        """Round the network's input, if that makes the layers that read it run in integers at no loss.
+
+        The exception: where other layers lose by 8-bit kernels anyway, the first may, too.
+        """
         image = self.network.graph.inputs[0]
         layers = [self.layer_of.get(use.node) for use in image.uses()]
         known = [layer for layer in layers if layer is not None]
         if not known or len(known) < len(layers):
             return
-        if not all(self._fits(layer) for layer in known):
-            for layer in known:
-                self.plan.reasons[layer] = "its 8-bit weights with an 8-bit input would not be exact in 8-bit kernels"
-            return
         pixels = all(layer.name in self.pixel_layers for layer in known)
+        inexact = [layer for layer in known if not self._fits(layer.codes, layer)]
+        if pixels and all(layer.node.op_type == "Conv" and not layer.is_grouped for layer in inexact):
+            halved = [layer for layer in inexact if self._fits(halves(layer.codes), layer)]
+            self.plan.halved.update(halved)
+            inexact = [layer for layer in inexact if layer not in halved]
+        if inexact and not self._others_lose(known):
+            for layer in known:
+                self.plan.reasons[layer] = "its weights with an 8-bit input would not be exact in 8-bit kernels"
+            return
         self._observe(image, pixels=pixels)
 
-    def _fits(self, layer: IntegerLayer) -> bool:
+    def _fits(self, codes: NDArray[np.int16], layer: IntegerLayer) -> bool:
         weight = kernel_weight(
-            layer.codes,
+            codes,
             layer.scale,
             input_top=UINT8_TOP,
             input_step=1.0,
-            bias=np.zeros(len(layer.codes)),
+            bias=np.zeros(len(codes)),
             any_cpu=self.any_cpu,
             pairs=not layer.is_depthwise,
         )
         return bool(weight.exact.all())
+
+    def _others_lose(self, known: Collection[IntegerLayer]) -> bool:
+        for quantizer in self.network.quantizers:
+            if quantizer.grid.top == UINT8_TOP:
+                layers = {self.layer_of[node] for node in readers(quantizer.result) if node in self.layer_of}
+                if any(not self._fits(layer.codes, layer) for layer in layers.difference(known)):
+                    return True
+        return False
 
     def _place_layer(self, layer: IntegerLayer) -> None:
         node = layer.node
@@ -190,12 +209,18 @@ class _Placer:
         observed = self.builder.add(
             self.builder.after(value), "Observe", value, domain=DOMAIN, name=f"observed_{len(self.plan.observations)}"
         )
-        for node, index in uses:
-            node.replace_input_with(index, observed)
+        for reader, index in uses:
+            reader.replace_input_with(index, observed)
         node = observed.producer()
         assert node is not None
         self.plan.observations.append(Observation(node, same_as, pixels))
         self.on_grid.add(observed)
+
+
+def halves(codes: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Weights for an input that is there twice: (C_out, 2 C_in, …) with the same sums, and each half as large."""
+    upper = (codes + 1) // 2
+    return np.concatenate([upper, codes - upper], axis=1)
 
 
 def readers(value: ir.Value) -> Iterator[ir.Node]:
@@ -209,22 +234,16 @@ def readers(value: ir.Value) -> Iterator[ir.Node]:
 
 def _lift(quantizer: Quantizer) -> bool:
     """Put a quantizer in front of the mover whose result only it reads; False if there is none."""
-    mover = quantizer.source.producer()
+    mover, node, result = quantizer.source.producer(), quantizer.node, quantizer.result
     if mover is None or mover.op_type not in MOVERS or len(mover.outputs) > 1:
         return False
-    if sole_reader(quantizer.source) is not quantizer.node:
+    if sole_reader(quantizer.source) is not node or result.is_graph_output():
         return False
-    node, before = quantizer.node, mover.inputs[0]
-    assert before is not None
-    graph, moved = mover.graph, mover.outputs[0]
+    moved, graph = mover.outputs[0], mover.graph
     assert graph is not None
-    bypass_uses = list(quantizer.result.uses())
-    if quantizer.result.is_graph_output():
-        return False
+    ir.convenience.replace_all_uses_with(result, moved)
+    node.replace_input_with(0, mover.inputs[0])
+    mover.replace_input_with(0, result)
     graph.remove(node)
     graph.insert_before(mover, node)
-    for use in bypass_uses:
-        use.node.replace_input_with(use.idx, moved)
-    node.replace_input_with(0, before)
-    mover.replace_input_with(0, quantizer.result)
     return True
