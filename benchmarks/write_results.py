@@ -31,27 +31,25 @@ def where(record: dict[str, Any]) -> str:
 
 
 def sat_cifar10(record: dict[str, Any]) -> str:
-    """Accuracy of each method, mean and spread over seeds."""
+    """Accuracy of each method, mean and spread over seeds, for every setting that was tried."""
     parts = []
     for name, setting in record["settings"].items():
-        runs = [run for run in record["runs"] if run["setting"] == name]
         found: dict[str, list[float]] = {}
-        for run in runs:
-            found.setdefault(run["method"], []).append(100 * run["top1"])
+        for run in record["runs"]:
+            if run["setting"] == name:
+                found.setdefault(run["method"], []).append(100 * run["top1"])
         rows = []
         for bits in ("float", "4", "3", "2"):
-            cells = [
-                found.get(f"{method} {bits}".replace("qat float", "float").replace("sat float", "float"), [])
-                for method in ("qat", "sat")
-            ]
-            gain = f"{mean(cells[1]) - mean(cells[0]):+.1f}" if bits != "float" and all(cells) else ""
-            rows.append([f"{bits} bits" if bits != "float" else bits, *(spread(cell) for cell in cells), gain])
+            plain = found.get("float" if bits == "float" else f"qat {bits}", [])
+            scaled = found.get(f"sat {bits}", [])
+            gain = f"{mean(scaled) - mean(plain):+.1f}" if plain and scaled else ""
+            rows.append([bits if bits == "float" else f"{bits} bits", spread(plain), spread(scaled), gain])
+        left = f" Left for the next: {setting['why_left']}" if "why_left" in setting else ""
         parts.append(
-            f"{name}: `{setting['model']}`, images {setting['image_size']}x{setting['image_size']}, "
-            f"{setting['subset']} training images, {setting['epochs']} epochs, "
-            f"{len({run['seed'] for run in runs})} seeds; top-1 % on "
-            "the 10,000 test images, mean ± standard deviation (all runs):\n\n"
-            + table(["", "DoReFa + PACT", "SAT + CG-PACT", "gain"], rows)
+            f"### {name.capitalize()}\n\n`{setting['model']}`, images {setting['image_size']}x{setting['image_size']}, "
+            f"{setting['subset']} training images, {setting['epochs']} epochs at rate {setting['lr']}, seeds "
+            f"{', '.join(map(str, setting['seeds']))}.{left}\n\n"
+            + table(["top-1 %, 10,000 test images", "DoReFa + PACT", "SAT + CG-PACT", "gain"], rows)
         )
     return "\n\n".join(parts)
 

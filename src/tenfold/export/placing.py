@@ -234,16 +234,17 @@ def readers(value: ir.Value) -> Iterator[ir.Node]:
 
 def _lift(quantizer: Quantizer) -> bool:
     """Put a quantizer in front of the mover whose result only it reads; False if there is none."""
-    mover, node, result = quantizer.source.producer(), quantizer.node, quantizer.result
+    node, result = quantizer.node, quantizer.result
+    mover = quantizer.source.producer()
     if mover is None or mover.op_type not in MOVERS or len(mover.outputs) > 1:
         return False
     if sole_reader(quantizer.source) is not node or result.is_graph_output():
         return False
-    moved, graph = mover.outputs[0], mover.graph
-    assert graph is not None
-    ir.convenience.replace_all_uses_with(result, moved)
+    ir.convenience.replace_all_uses_with(result, mover.outputs[0])
     node.replace_input_with(0, mover.inputs[0])
     mover.replace_input_with(0, result)
+    graph = mover.graph
+    assert graph is not None
     graph.remove(node)
     graph.insert_before(mover, node)
     return True
