@@ -245,10 +245,9 @@ def test_sums_pools_and_concatenations_run_in_integers(bits, tmp_path):
     network = settled(Residual(), images, residual_schemes(bits))
     report = export_onnx(network, tmp_path / "a.onnx", example=images, profile="fast", any_cpu=True)
     assert all(layer.runs == "integer" for layer in report.layers)
-    assert report.nodes["QLinearConv"] == 7
+    assert report.nodes["QLinearConv"] == 8  # seven layers, and the average over padding
     assert report.nodes["QLinearAdd"] == 2
     assert report.nodes["QLinearConcat"] >= 1
-    assert report.nodes["QLinearAveragePool"] == 1
     assert report.worst_relative < 0.1
     found = open_engine(tmp_path / "a.onnx", "openvino", threads=1).run(images.numpy())
     assert deviation(found, run(network, images)) < 0.15
@@ -321,7 +320,7 @@ def test_networks_without_an_onnx_form_are_named(tmp_path):
 
 
 def test_wrong_arguments_are_refused(tmp_path):
-    with pytest.raises(UnknownNameError, match="unknown export profile 'fats'. Did you mean fast"):
+    with pytest.raises(UnknownNameError, match=r"unknown export profile 'fats'\. Did you mean fast"):
         export_onnx(Ladder(), tmp_path / "a.onnx", example=pixels(), profile="fats")
     with pytest.raises(ShapeError, match="must be a batch"):
         export_onnx(Ladder(), tmp_path / "a.onnx", example=pixels()[:0])

@@ -22,13 +22,14 @@ from tenfold.export.graph import (
     IntegerLayer,
     Network,
     Quantizer,
+    attribute,
     bypass,
     clamp_bounds,
     drop_unused,
     is_weight,
     sole_reader,
 )
-from tenfold.export.integers import UINT8_TOP, KernelWeight, kernel_weight
+from tenfold.export.integers import INT8_TOP, UINT8_TOP, KernelWeight, kernel_weight
 from tenfold.export.placing import MOVERS, Observation, Plan, halves, readers
 
 _WIDEST = 1.25
@@ -85,6 +86,9 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
             grids.settle_observation(observations[node])
         elif node in quantizers:
             grids.settle_quantizer(quantizers[node])
+    for node in nodes:
+        if node.op_type == "AveragePool":
+            _replace_padded_pool(grids, node)
     weights = {}
     for layer in network.layers:
         if layer in plan.integer:
@@ -276,6 +280,37 @@ def _write_integer_layer(grids: _Grids, layer: IntegerLayer, any_cpu: bool) -> K
     node.resize_inputs(3)
     node.replace_input_with(2, grids.builder.add(node, "DequantizeLinear", constant(bias), constant(step), axis=0))
     return weight
+
+
+def _replace_padded_pool(grids: _Grids, node: ir.Node) -> None:
+    """Turn an average over padding into a depthwise convolution.
+
+    OpenVINO (2026.4) pads the codes of an average pool with 0, which is wrong if 0 is not the code of zero.
+    """
+    codes, channels = grids.of.get(node.inputs[0]), _channels(node.outputs[0])
+    counts_padding = attribute(node, "count_include_pad", 0) and any(attribute(node, "pads", ()))
+    if codes is None or not codes.zero or not counts_padding or channels is None or attribute(node, "ceil_mode", 0):
+        return
+    kernel = attribute(node, "kernel_shape", ())
+    scale = np.full(channels, 1 / (INT8_TOP * np.prod(kernel)), np.float32)
+    constant = grids.builder.constant
+    weight = grids.builder.add(
+        node,
+        "DequantizeLinear",
+        constant(np.full((channels, 1, *kernel), INT8_TOP, np.int8)),
+        constant(scale),
+        constant(np.zeros(channels, np.int8), is_shared=False),
+        axis=0,
+    )
+    kept = {name: attribute(node, name, None) for name in ("kernel_shape", "pads", "strides", "dilations")}
+    options = {name: value for name, value in kept.items() if value is not None}
+    average = grids.builder.add(node, "Conv", node.inputs[0], weight, group=channels, **options)
+    bypass(node, average)
+
+
+def _channels(value: ir.Value) -> int | None:
+    shape = value.shape
+    return shape[1] if shape is not None and len(shape) > 1 and isinstance(shape[1], int) else None
 
 
 def _write_observation(grids: _Grids, observation: Observation) -> None:
