@@ -238,7 +238,8 @@ def _lift(quantizer: Quantizer) -> bool:
     mover = quantizer.source.producer()
     if mover is None or mover.op_type not in MOVERS or len(mover.outputs) > 1:
         return False
-    if sole_reader(quantizer.source) is not node or result.is_graph_output():
+    reader = sole_reader(quantizer.source)
+    if reader is None or reader is not node or result.is_graph_output():
         return False
     ir.convenience.replace_all_uses_with(result, mover.outputs[0])
     node.replace_input_with(0, mover.inputs[0])
