@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reference import Reference, close, close_sum
 from torch import nn
 from torch.nn import functional as F
 
+from reference import Reference, close, close_sum
 from tenfold.quant import ActivationQuantizer, LayerScheme, QuantLinear, WeightQuantizer, quantize
 from tenfold.quant.operators import quantize_activation, quantize_weight
 from tenfold.quant.schemes import num_steps, quantize_unit

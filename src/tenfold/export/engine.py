@@ -99,7 +99,13 @@ class _OpenVino:
 
     def __init__(self, path: Path, threads: int) -> None:
         vino = require("openvino", "export")
-        if needs_precision(read_metadata(path)):
+        metadata = read_metadata(path)
+        if self.name in metadata.get("refused_by", ()):
+            raise ArtifactError(
+                f"{self.name} cannot run {path} rightly: this was found when it was exported. "
+                "Use the engine onnxruntime; files with 2-bit weights always need it."
+            )
+        if needs_precision(metadata):
             raise ArtifactError(
                 f"{path} holds full 8-bit weights, and the sums of their products saturate on this processor: OpenVINO "
                 "would give wrong results. Use the engine onnxruntime, or export the network again on this machine."

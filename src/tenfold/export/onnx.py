@@ -88,7 +88,7 @@ def export_onnx(
     slim(model, everything=profile == "compact")
     two_bit = model.graph.opset_imports[""] == TWO_BIT_OPSET
     model.ir_version = _TWO_BIT_IR_VERSION if two_bit else _IR_VERSION
-    metadata = {
+    metadata: dict[str, Any] = {
         "version": _METADATA_VERSION,
         "profile": profile,
         "task": dict(task or {}),
@@ -96,9 +96,12 @@ def export_onnx(
         "any_cpu": not any(weight.saturates for weight in draft.weights.values()),
         "bits": dict(Counter(f"{layer.w_bits}/{layer.a_bits}" for _, layer in quantized_layers(network))),
     }
+    allowed = TOLERANCES[profile] if tolerance is None else tolerance
     found = compare(model, draft.network.quantizers, draft.codes, network, example, metadata)
-    _refuse_if_wrong(found, TOLERANCES[profile] if tolerance is None else tolerance)
-    model.metadata_props[KEY] = _json(metadata)
+    _refuse_if_wrong(found, allowed)
+    # Such as OpenVINO and 2-bit integers; or a defect of a runtime that only this network shows.
+    metadata["refused_by"] = [name for name, error in found.engines.items() if not error <= allowed]
+    model.metadata_props[KEY] = json.dumps(metadata, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     content = _serialize(model)
     with written_whole(path) as part:
         part.write_bytes(content)
@@ -143,10 +146,6 @@ def _refuse_if_wrong(found: Comparison, tolerance: float) -> None:
             f"deviation, allowed are {tolerance:.0%}. Calibrate on real images (calibration=...), export with "
             "profile='compact', or allow more with tolerance=... if you know why."
         )
-
-
-def _json(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(metadata, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def _serialize(model: ir.Model) -> bytes:
@@ -197,6 +196,7 @@ def _report(
         relative_error=found.relative_error,
         top1_agreement=found.top1_agreement,
         images=found.images,
+        engines={name: error if np.isfinite(error) else None for name, error in found.engines.items()},
         any_cpu=bool(metadata["any_cpu"]),
         nodes=nodes,
         layers=layers,

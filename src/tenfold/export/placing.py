@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -235,7 +236,7 @@ def readers(value: ir.Value) -> Iterator[ir.Node]:
 def _lift(quantizer: Quantizer) -> bool:
     """Put a quantizer in front of the mover whose result only it reads; False if there is none."""
     node, result = quantizer.node, quantizer.result
-    mover = quantizer.source.producer()
+    mover: Any = quantizer.source.producer()
     if mover is None or mover.op_type not in MOVERS or len(mover.outputs) > 1:
         return False
     reader = sole_reader(quantizer.source)

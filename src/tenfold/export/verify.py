@@ -12,6 +12,7 @@ import copy
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +27,7 @@ from tenfold.errors import ExportError, require
 from tenfold.export.capture import INPUT
 from tenfold.export.graph import Codes, Quantizer
 from tenfold.export.integers import UINT8_TOP
-from tenfold.export.machine import session_settings
+from tenfold.export.machine import needs_precision, session_settings
 from tenfold.quant import quantized_layers
 
 _CODE_IMAGES, _OUTPUT_IMAGES = 4, 64
@@ -75,6 +76,8 @@ class ExportReport:
         relative_error: root mean square error of the outputs, as a share of their deviation.
         top1_agreement: share of images with the same arg-max; None if the outputs are no classes.
         images: how many images were compared.
+        engines: by runtime, the largest relative error of any layer on exact inputs; None if the runtime cannot run the
+            file. One whose error is too large may not run it.
         any_cpu: whether the file gives the same results on processors whose 8-bit products saturate.
         nodes: how often each operator occurs in the graph that ONNX Runtime makes of the file.
         layers: every layer with quantized weights.
@@ -92,6 +95,7 @@ class ExportReport:
     relative_error: float
     top1_agreement: float | None
     images: int
+    engines: dict[str, float | None]
     any_cpu: bool
     nodes: dict[str, int]
     layers: list[LayerReport]
@@ -132,6 +136,7 @@ class Comparison:
         relative_error: its root mean square error as a share of its deviation.
         top1_agreement: None if the outputs are no classes.
         images: how many were compared.
+        engines: by runtime, the largest relative error of any layer on exact codes.
     """
 
     codes: dict[str, Check]
@@ -140,6 +145,7 @@ class Comparison:
     relative_error: float
     top1_agreement: float | None
     images: int
+    engines: dict[str, float]
 
 
 def compare(
@@ -162,7 +168,12 @@ def compare(
     """
     settings = session_settings(metadata)
     network = copy.deepcopy(network).cpu().eval()
-    checks, local = _compare_codes(model, quantizers, codes, network, example[:_CODE_IMAGES], settings)
+    probe = _Probe(model, quantizers, codes, network, example[:_CODE_IMAGES])
+    checks, local = probe.compare(_run_onnxruntime(probe.model, settings, probe.feeds))
+    engines = {"onnxruntime": _worst(checks, local)}
+    if find_spec("openvino") and not needs_precision(metadata):
+        found_there = _run_openvino(probe.model, probe.feeds)
+        engines["openvino"] = np.inf if found_there is None else _worst(*probe.compare(found_there))
     found, wanted = [], []
     session = _session(model, settings)
     images = example[:_OUTPUT_IMAGES]
@@ -180,7 +191,12 @@ def compare(
         relative_error(outputs, truth),
         float((outputs.argmax(1) == truth.argmax(1)).mean()) if has_classes else None,
         len(images),
+        engines,
     )
+
+
+def _worst(checks: dict[str, Check], outputs: float) -> float:
+    return max([outputs, *(check.relative for check in checks.values())])
 
 
 def relative_error(found: Array, wanted: Array, floor: float = 0.0) -> float:
@@ -193,47 +209,74 @@ def relative_error(found: Array, wanted: Array, floor: float = 0.0) -> float:
     return error / scale if error else 0.0
 
 
-def _compare_codes(
-    model: ir.Model,
-    quantizers: Sequence[Quantizer],
-    codes: Sequence[Codes],
-    network: nn.Module,
-    images: Tensor,
-    settings: dict[str, str],
-) -> tuple[dict[str, Check], float]:
-    outputs, activations = _run(network, images, watch=True)
-    truths = [activations[quantizer.name].pop(0) for quantizer in quantizers]
-    cut = model.clone()
-    values = {value.name: value for node in cut.graph for value in node.outputs}
-    watched = [values[code.value.name] for code in codes]  # type: ignore[union-attr]
-    num_outputs = len(cut.graph.outputs)
-    feeds = {INPUT: _array(images)}
-    for index, (value, code, truth) in enumerate(zip(watched, codes, truths, strict=True)):
-        if len(list(value.uses())) == 1 and watched.count(value) == 1:
-            # Only this layer reads these codes: give it the network's own.
-            forced = ir.Value(name=f"forced_{index}", type=ir.TensorType(ir.DataType.UINT8))
-            forced.shape = ir.Shape([f"d{index}_{axis}" for axis in range(truth.ndim)])
-            ir.convenience.replace_all_uses_with(value, forced)
-            cut.graph.inputs.append(forced)
-            exact = np.rint((truth - code.offset) / code.scale) + code.zero
-            feeds[f"forced_{index}"] = np.clip(exact, 0, UINT8_TOP).astype(np.uint8)
-        if not value.is_graph_output():
-            value.type = ir.TensorType(ir.DataType.UINT8)
-            cut.graph.outputs.append(value)
-    names = [value.name for value in cut.graph.outputs]
-    found = dict(zip(names, _session(cut, settings).run(None, feeds), strict=True))
-    checks: dict[str, Check] = {}
-    for quantizer, code, value, truth in zip(quantizers, codes, watched, truths, strict=True):
-        real = code.scale * (found[value.name].astype(np.float64) - code.zero) + code.offset
-        steps = np.abs(real - truth) / quantizer.grid.step
-        checks[quantizer.name] = Check(
-            float(steps.max(initial=0)),
-            float((steps < 0.25).mean()),
-            steps.size,
-            relative_error(real, truth, floor=quantizer.grid.step),
-        )
-    errors = [relative_error(found[name], truth) for name, truth in zip(names[:num_outputs], outputs, strict=True)]
-    return checks, max(errors)
+class _Probe:
+    """A graph cut open at every quantized activation, with the network's own codes to put in at the cuts."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        quantizers: Sequence[Quantizer],
+        codes: Sequence[Codes],
+        network: nn.Module,
+        images: Tensor,
+    ) -> None:
+        self._outputs, activations = _run(network, images, watch=True)
+        truths = [activations[quantizer.name].pop(0) for quantizer in quantizers]
+        self.model = model.clone()
+        self.feeds: dict[str, Array] = {INPUT: _array(images)}
+        graph = self.model.graph
+        self._output_names = [value.name for value in graph.outputs]
+        values = {value.name: value for node in graph for value in node.outputs}
+        watched = [values[code.value.name] for code in codes if code.value is not None]
+        for index, (value, code, truth) in enumerate(zip(watched, codes, truths, strict=True)):
+            if len(list(value.uses())) == 1 and watched.count(value) == 1:
+                # Only this layer reads these codes.
+                forced = ir.Value(name=f"forced_{index}", type=ir.TensorType(ir.DataType.UINT8))
+                forced.shape = ir.Shape([f"d{index}_{axis}" for axis in range(truth.ndim)])
+                ir.convenience.replace_all_uses_with(value, forced)
+                graph.inputs.append(forced)
+                exact = np.rint((truth - code.offset) / code.scale) + code.zero
+                self.feeds[forced.name] = np.clip(exact, 0, UINT8_TOP).astype(np.uint8)
+            if not value.is_graph_output():
+                value.type = ir.TensorType(ir.DataType.UINT8)
+                graph.outputs.append(value)
+        self._watched = list(zip(quantizers, codes, [value.name for value in watched], truths, strict=True))
+
+    def compare(self, found: dict[str, Array]) -> tuple[dict[str, Check], float]:
+        """The codes by layer, and the largest relative error of the outputs.
+
+        Args:
+            found: what a runtime gives, by name.
+        """
+        checks: dict[str, Check] = {}
+        for quantizer, code, name, truth in self._watched:
+            real = code.scale * (found[name].astype(np.float64) - code.zero) + code.offset
+            steps = np.abs(real - truth) / quantizer.grid.step
+            checks[quantizer.name] = Check(
+                float(steps.max(initial=0)),
+                float((steps < 0.25).mean()),
+                steps.size,
+                relative_error(real, truth, floor=quantizer.grid.step),
+            )
+        pairs = zip(self._output_names, self._outputs, strict=True)
+        return checks, max(relative_error(found[name], truth) for name, truth in pairs)
+
+
+def _run_onnxruntime(model: ir.Model, settings: dict[str, str], feeds: dict[str, Array]) -> dict[str, Array]:
+    names = [value.name for value in model.graph.outputs]
+    return dict(zip(names, _session(model, settings).run(None, feeds), strict=True))
+
+
+def _run_openvino(model: ir.Model, feeds: dict[str, Array]) -> dict[str, Array] | None:
+    """The outputs by name; None if OpenVINO cannot run the model, as it cannot where there are 2-bit integers."""
+    runtime = require("openvino", "export")
+    names = [value.name for value in model.graph.outputs]
+    try:
+        read = runtime.Core().read_model(ir.to_proto(model).SerializeToString())
+        compiled = runtime.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return dict(zip(names, compiled(feeds).values(), strict=True))
+    except RuntimeError:
+        return None
 
 
 def _run(network: nn.Module, images: Tensor, *, watch: bool = False) -> tuple[list[Array], dict[str, list[Array]]]:
