@@ -155,11 +155,11 @@ def activation_grid(quantizer: ActivationQuantizer) -> ActivationGrid:
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """A copy of a network, on the CPU and in evaluation mode, with frozen quantizers.
+    """A copy of a network, on the CPU, in float32 and evaluation mode, with frozen quantizers.
 
     Layers that share one quantizer module keep sharing it, under the name of the first.
     """
-    frozen = copy.deepcopy(network).cpu().eval()
+    frozen = copy.deepcopy(network).cpu().float().eval()
     for name, layer in list(quantized_layers(frozen)):
         _freeze_weight(name, layer)
         quantizer = layer.input_quantizer

@@ -167,7 +167,7 @@ def compare(
         metadata: what the file will say of itself.
     """
     settings = session_settings(metadata)
-    network = copy.deepcopy(network).cpu().eval()
+    network = copy.deepcopy(network).cpu().float().eval()
     probe = _Probe(model, quantizers, codes, network, example[:_CODE_IMAGES])
     checks, local = probe.compare(_run_onnxruntime(probe.model, settings, probe.feeds))
     engines = {"onnxruntime": _worst(checks, local)}
