@@ -151,7 +151,15 @@ def main() -> None:
         for name, timing in timings.items()
     }
     write_record(
-        RESULTS, {"machine": machine(), "batch": BATCH, "bits": BITS, "rounds": arguments.rounds, "results": rows}
+        RESULTS,
+        {
+            "machine": machine(),
+            "batch": BATCH,
+            "bits": BITS,
+            "threads": arguments.threads,
+            "rounds": arguments.rounds,
+            "results": rows,
+        },
     )
     for name, row in rows.items():
         print(f"{name:14} {row}")
