@@ -86,7 +86,8 @@ def qat_step(record: dict[str, Any]) -> str:
         for name, row in record["results"].items()
     ]
     return (
-        f"ResNet-18 for 32x32 images, batch {record['batch']}, channels-last, threads: {record['threads']}, {record['rounds']} rounds in turn.\n\n"
+        f"ResNet-18 for 32x32 images, batch {record['batch']}, channels-last, threads: {record['threads']}, "
+        f"{record['rounds']} rounds in turn.\n\n"
         + table(["", "x float (median)", "x float (best)", "median ms", "kept for backward, MB"], rows)
     )
 
