@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tenfold.cost.latency import interleaved
 from tenfold.data.cache import cache_folder
 from tenfold.errors import ArtifactError, MissingExtraError, ShapeError, StorageError, UnknownNameError, require
-from tenfold.export.machine import needs_precision, session_settings
+from tenfold.export.machine import needs_precision, openvino_settings, session_settings
 from tenfold.export.metadata import read_metadata
 from tenfold.files import write_text
 
@@ -109,8 +109,7 @@ class _OpenVino:
                 f"{path} holds full 8-bit weights, and the sums of their products saturate on this processor: OpenVINO "
                 "would give wrong results. Use the engine onnxruntime, or export the network again on this machine."
             )
-        # Without the hint it computes in bfloat16 where the processor can, and would not agree with the network.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        settings = {**openvino_settings(metadata), "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         try:
             model = vino.Core().read_model(str(path))
             self.input_shape = tuple(

@@ -219,8 +219,9 @@ class _Grids:
             codes.scale, codes.zero, codes.is_doubled = step / 2, int(np.rint(2 * zero)), True
         else:
             codes.zero = int(np.clip(np.rint(zero), 0, UINT8_TOP))
+            codes.offset = offset + codes.zero * step
             for layer in layers:  # right inside; where padding is read, wrong by half a step of the padded weights
-                layer.bias = layer.bias + (offset + codes.zero * step) * layer.kernel_sums
+                layer.bias = layer.bias + codes.offset * layer.kernel_sums
 
 
 def _as_read(value: ir.Value) -> ir.Value:

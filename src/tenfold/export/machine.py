@@ -53,6 +53,20 @@ def session_settings(metadata: Mapping[str, Any]) -> dict[str, str]:
     return settings
 
 
+def openvino_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with which OpenVINO computes an exported file rightly."""
+    settings = {
+        # Without this it computes in bfloat16 where the processor can.
+        "INFERENCE_PRECISION_HINT": "f32",
+        # Products with integer weights would otherwise round the activations to 8 bits on their own.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+    }
+    if metadata.get("profile", "fast") != "fast":
+        # A file of real arithmetic stays one.
+        settings["LP_TRANSFORMS_MODE"] = False
+    return settings
+
+
 def needs_precision(metadata: Mapping[str, Any]) -> bool:
     """Whether the plain 8-bit kernels of this machine would give wrong results for an exported file."""
     return not metadata.get("any_cpu", True) and saturates()

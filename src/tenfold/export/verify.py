@@ -27,7 +27,7 @@ from tenfold.errors import ExportError, require
 from tenfold.export.capture import INPUT
 from tenfold.export.graph import Codes, Quantizer
 from tenfold.export.integers import UINT8_TOP
-from tenfold.export.machine import needs_precision, session_settings
+from tenfold.export.machine import needs_precision, openvino_settings, session_settings
 from tenfold.quant import quantized_layers
 
 _CODE_IMAGES, _OUTPUT_IMAGES = 4, 64
@@ -172,13 +172,13 @@ def compare(
     checks, local = probe.compare(_run_onnxruntime(probe.model, settings, probe.feeds))
     engines = {"onnxruntime": _worst(checks, local)}
     if find_spec("openvino") and not needs_precision(metadata):
-        found_there = _run_openvino(probe.model, probe.feeds)
+        found_there = _run_openvino(probe.model, openvino_settings(metadata), probe.feeds)
         engines["openvino"] = np.inf if found_there is None else _worst(*probe.compare(found_there))
     found, wanted = [], []
     session = _session(model, settings)
     images = example[:_OUTPUT_IMAGES]
     for batch in images.split(8):
-        found.append(session.run(None, {INPUT: _array(batch)})[0])
+        found.append(_execute(session, {INPUT: _array(batch)})[0])
         wanted.append(_run(network, batch)[0][0])
     outputs, truth = np.concatenate(found), np.concatenate(wanted)
     if outputs.shape != truth.shape:
@@ -264,16 +264,26 @@ class _Probe:
 
 def _run_onnxruntime(model: ir.Model, settings: dict[str, str], feeds: dict[str, Array]) -> dict[str, Array]:
     names = [value.name for value in model.graph.outputs]
-    return dict(zip(names, _session(model, settings).run(None, feeds), strict=True))
+    return dict(zip(names, _execute(_session(model, settings), feeds), strict=True))
 
 
-def _run_openvino(model: ir.Model, feeds: dict[str, Array]) -> dict[str, Array] | None:
+def _execute(session: Any, feeds: dict[str, Array]) -> list[Array]:
+    try:
+        return list(session.run(None, feeds))
+    except Exception as error:  # its errors are plain Exceptions of many names
+        raise ExportError(
+            f"ONNX Runtime fails on the exported graph: {error}. Does the network give finite numbers of sane size on "
+            "the example?"
+        ) from error
+
+
+def _run_openvino(model: ir.Model, settings: dict[str, Any], feeds: dict[str, Array]) -> dict[str, Array] | None:
     """The outputs by name; None if OpenVINO cannot run the model, as it cannot where there are 2-bit integers."""
     runtime = require("openvino", "export")
     names = [value.name for value in model.graph.outputs]
     try:
         read = runtime.Core().read_model(ir.to_proto(model).SerializeToString())
-        compiled = runtime.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = runtime.compile_model(read, "CPU", settings)
         return dict(zip(names, compiled(feeds).values(), strict=True))
     except RuntimeError:
         return None
