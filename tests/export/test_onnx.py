@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from tenfold.errors import ArtifactError, ExportError, ShapeError, UnknownNameError
 from tenfold.export import export_onnx, inspect_onnx, open_engine, read_task
-from tenfold.quant import LayerScheme, describe, quantizable_layers, quantize
+from tenfold.export.capture import activation_grid, frozen_activation
+from tenfold.quant import ActivationQuantizer, LayerScheme, describe, quantizable_layers, quantize
 
 SCHEMES = ("original", "modified", "centered")
 TASK = {"task": "classify", "labels": ["a", "b"], "preprocess": {"size": 8, "resize": 8, "pixels": True}}
@@ -315,6 +316,24 @@ def test_a_wrong_zero_point_is_found(mixed, tmp_path, monkeypatch):
     monkeypatch.setattr(fast._Grids, "_shift_source", lambda self, quantizer: None)
     with pytest.raises(ExportError, match="has an error of"):
         export_onnx(mixed, tmp_path / "a.onnx", example=pixels(), profile="fast")
+
+
+@pytest.mark.parametrize("a_scheme", SCHEMES)
+def test_frozen_grids_equal_the_quantizers_zero_included(a_scheme):
+    values = torch.cat(
+        [torch.zeros(5), -torch.zeros(1), torch.arange(1001) * 0.00601317 - 3.01, torch.tensor([1e9, -1e9])]
+    )
+    for bits in range(1, 9):
+        for two_sided in (False, True):
+            layer = LayerScheme(w_bits=8, a_bits=bits, a_scheme=a_scheme, two_sided=two_sided)
+            quantizer = ActivationQuantizer(layer, 1.7)
+            grid = activation_grid(quantizer)
+            found = frozen_activation(values, grid.step, grid.shift, grid.offset, grid.top, "layer")
+            wanted = quantizer(values).detach()
+            differs = (found - wanted).abs() > 1e-5
+            assert not differs[:6].any(), (bits, two_sided)
+            assert differs.sum() <= 2, (bits, two_sided)  # other ties are as rare as they are in activations
+            assert len(wanted.unique()) == 2**bits
 
 
 class Exotic(nn.Module):

@@ -35,6 +35,9 @@ DOMAIN = "tenfold"
 OPSET = 21
 """The first with four-bit integers."""
 
+_LIFT = 2.0**-21
+"""A few times the relative error of float32: more than a division goes wrong by, less than other values notice."""
+
 INPUT, OUTPUT, BATCH = "input", "output", "batch"
 
 
@@ -140,15 +143,19 @@ def activation_grid(quantizer: ActivationQuantizer) -> ActivationGrid:
     """The grid of a quantizer as ONNX can compute it.
 
     The training code multiplies by steps / level and rounds, or takes the floor for the schemes other than "original":
-    rounding half a step lower is the same save on ties.
+    rounding half a step lower is the same save on ties. One tie is not rare: on a two-sided grid zero lies half-way
+    between two levels, and many activations are exactly zero. Training rounds it to the even code; a tiny lift, or at
+    one bit a tiny lowering, makes sure of that here.
     """
     layer, bits = quantizer.layer, quantizer.policy.bits
     level = max(abs(float(quantizer.active_alpha.detach())), MINIMUM_CLIPPING_LEVEL)
     step = (2 if layer.two_sided else 1) * level / num_steps(bits, layer.a_scheme)
     low = -level if layer.two_sided else 0.0
+    is_rounded = layer.a_scheme == "original"
+    lift = step * 2**bits * _LIFT * (-1 if is_rounded and bits == 1 else 1) if layer.two_sided else 0.0
     return ActivationGrid(
         step=step,
-        shift=-low - (0.0 if layer.a_scheme == "original" else step / 2),
+        shift=lift - low - (0.0 if is_rounded else step / 2),
         offset=low + (step / 2 if layer.a_scheme == "centered" else 0.0),
         top=2**bits - 1,
     )
