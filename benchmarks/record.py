@@ -10,15 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tenfold.files import write_text
+from tenfold.processor import processor_name
+
 PACKAGES = ("tenfold", "torch", "torchvision", "timm", "onnxruntime", "openvino", "brevitas", "torchao")
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, Python and package versions, and the day."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": platform.system(),
@@ -29,11 +30,8 @@ def machine() -> dict[str, Any]:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a result as JSON, aside and then in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    part.replace(path)
+    """Write a result as JSON, whole or not at all."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def _version(name: str) -> str | None:

@@ -5,34 +5,32 @@ The public names are resolved on first use: `import tenfold` imports neither tor
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from tenfold.lazy import resolve
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Architecture": "tenfold.models",
-    "Budget": "tenfold.cost",
-    "QAT": "tenfold.methods",
-    "SAT": "tenfold.methods",
-    "build": "tenfold.models",
+    "Architecture": "models",
+    "Budget": "cost",
+    "QAT": "methods",
+    "SAT": "methods",
+    "build": "models",
     "errors": "",
-    "export_onnx": "tenfold.export",
-    "fit": "tenfold.train",
-    "list_models": "tenfold.models",
-    "load": "tenfold.train",
-    "profile": "tenfold.cost",
-    "quantize": "tenfold.quant",
+    "export_onnx": "export",
+    "fit": "train",
+    "list_models": "models",
+    "load": "train",
+    "profile": "cost",
+    "quantize": "quant",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tenfold' has no attribute {name!r}")
-    home = _HOMES[name]
-    return getattr(importlib.import_module(home), name) if home else importlib.import_module(f"tenfold.{name}")
+    return resolve(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
 """`tenfold doctor`."""
 
+from tenfold import processor
 from tenfold.cli import doctor as doctor_module
-from tenfold.cli import processor
 
 
 def test_it_lists_versions_threads_runtimes_and_places(tenfold):

@@ -51,7 +51,7 @@ def demo(
         quick: train for seconds only; then the accuracy is not checked.
         as_json: print one JSON object with accuracy, bytes and speed of the files.
     """
-    from tenfold.cli.processor import prepare_for_training
+    from tenfold.cli.preparation import prepare_for_training
     from tenfold.errors import require
 
     for package in ("sklearn", "onnx", "onnxruntime"):

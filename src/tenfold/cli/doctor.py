@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from tenfold import __version__
 from tenfold.cli.output import to_stdout, write_json
-from tenfold.cli.processor import first_processor, memory_bytes, usable_cpus
+from tenfold.processor import first_processor, memory_bytes, processor_name, usable_cpus
 
 # What the runtimes' integer kernels use, and what it is called in /proc/cpuinfo.
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
@@ -81,7 +81,7 @@ def _machine() -> list[Check]:
     cpus = usable_cpus()
     checks = [
         Check(topic, "system", "ok", platform.platform()),
-        Check(topic, "processor", "ok", info.get("model name") or platform.processor() or platform.machine()),
+        Check(topic, "processor", "ok", processor_name()),
         _threads(topic, cpus),
     ]
     flags = set((info.get("flags") or info.get("Features") or "").split())

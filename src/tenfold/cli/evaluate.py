@@ -68,7 +68,7 @@ def _judge_onnx(file: Path, data: str | None, options: Mapping[str, Any]) -> dic
 
 
 def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    from tenfold.cli.processor import prepare_for_training
+    from tenfold.cli.preparation import prepare_for_training
 
     prepare_for_training()
     from tenfold import train

@@ -114,7 +114,7 @@ def _says_nothing(typed: Typed) -> bool:
 
 
 def _train(recipe: Recipe, folder: Path, weights: Path | None, *, resume: bool, as_json: bool) -> None:
-    from tenfold.cli.processor import prepare_for_training
+    from tenfold.cli.preparation import prepare_for_training
 
     prepare_for_training()
     from tenfold import train

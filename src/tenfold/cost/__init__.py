@@ -5,8 +5,9 @@ The names are resolved on first use: budgets, tables and timing do not import to
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from tenfold.lazy import resolve
 
 if TYPE_CHECKING:
     from tenfold.cost.budget import Budget as Budget
@@ -39,9 +40,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tenfold.cost' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tenfold.cost.{_HOMES[name]}"), name)
+    return resolve(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

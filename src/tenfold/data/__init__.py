@@ -5,8 +5,9 @@ The names are resolved on first use, so that running an exported file loads only
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from tenfold.lazy import resolve
 
 _HOMES = {
     "ArrayImages": "arrays",
@@ -28,9 +29,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tenfold.data' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tenfold.data.{_HOMES[name]}"), name)
+    return resolve(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from tenfold.errors import ExportError
 from tenfold.export.integers import ActivationGrid
 from tenfold.quant import FLOAT_BITS, ActivationQuantizer, QuantLayer, QuantLinear, quantized_layers
-from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL
 from tenfold.quant.schemes import num_steps
 
 DOMAIN = "tenfold"
@@ -148,7 +147,7 @@ def activation_grid(quantizer: ActivationQuantizer) -> ActivationGrid:
     one bit a tiny lowering, makes sure of that here.
     """
     layer, bits = quantizer.layer, quantizer.policy.bits
-    level = max(abs(float(quantizer.active_alpha.detach())), MINIMUM_CLIPPING_LEVEL)
+    level = quantizer.level
     step = (2 if layer.two_sided else 1) * level / num_steps(bits, layer.a_scheme)
     low = -level if layer.two_sided else 0.0
     is_rounded = layer.a_scheme == "original"
@@ -177,8 +176,7 @@ def freeze(network: nn.Module) -> nn.Module:
 
 def _frozen_input(name: str, quantizer: ActivationQuantizer) -> nn.Module:
     if quantizer.policy.bits == FLOAT_BITS:
-        level = max(abs(float(quantizer.active_alpha.detach())), MINIMUM_CLIPPING_LEVEL)
-        return _Clip(-level if quantizer.layer.two_sided else 0.0, level)
+        return _Clip(-quantizer.level if quantizer.layer.two_sided else 0.0, quantizer.level)
     return _FrozenActivation(name, activation_grid(quantizer))
 
 

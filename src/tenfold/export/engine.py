@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
-import platform
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from tenfold.errors import ArtifactError, MissingExtraError, ShapeError, Storage
 from tenfold.export.machine import needs_precision, openvino_settings, session_settings
 from tenfold.export.metadata import read_metadata
 from tenfold.files import write_text
+from tenfold.processor import processor_name, usable_cpus
 
 ENGINES = ("onnxruntime", "openvino")
 _TRIAL_ROUNDS = 5
@@ -57,13 +57,13 @@ def open_engine(path: str | Path, engine: str = "auto", threads: int | None = No
         UnknownNameError: if there is no such engine.
         MissingExtraError: if the runtime is not installed.
     """
-    path, threads = Path(path), threads or len(os.sched_getaffinity(0))
-    read_metadata(path)  # says what is wrong with a damaged file better than a runtime does
+    path, threads = Path(path), threads or max(1, round(usable_cpus()))
+    metadata = read_metadata(path)  # says what is wrong with a damaged file better than a runtime does
     if engine == "auto":
-        return _fastest(path, threads)
+        return _fastest(path, threads, metadata)
     if engine not in _OPENERS:
         raise UnknownNameError("engine", engine, ("auto", *ENGINES))
-    return _OPENERS[engine](path, threads)
+    return _OPENERS[engine](path, threads, metadata)
 
 
 def installed_engines() -> list[str]:
@@ -74,12 +74,12 @@ def installed_engines() -> list[str]:
 class _OnnxRuntime:
     name = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, metadata: dict[str, Any]) -> None:
         runtime = require("onnxruntime", "export")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        for key, value in session_settings(read_metadata(path)).items():
+        for key, value in session_settings(metadata).items():
             options.add_session_config_entry(key, value)
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -96,9 +96,8 @@ class _OnnxRuntime:
 class _OpenVino:
     name = "openvino"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, metadata: dict[str, Any]) -> None:
         vino = require("openvino", "export")
-        metadata = read_metadata(path)
         if self.name in metadata.get("refused_by", ()):
             raise ArtifactError(
                 f"{self.name} cannot run {path} rightly: this was found when it was exported. "
@@ -127,23 +126,23 @@ class _OpenVino:
 _OPENERS: dict[str, type[_OnnxRuntime] | type[_OpenVino]] = {"onnxruntime": _OnnxRuntime, "openvino": _OpenVino}
 
 
-def _fastest(path: Path, threads: int) -> Engine:
+def _fastest(path: Path, threads: int, metadata: dict[str, Any]) -> Engine:
     names = installed_engines()
     if not names:
         raise MissingExtraError("no runtime for ONNX files is installed. Get them with: pip install 'tenfold[export]'")
     if len(names) == 1:
-        return _OPENERS[names[0]](path, threads)
+        return _OPENERS[names[0]](path, threads, metadata)
     memory = cache_folder() / "engines.json"
-    key = _key(path, threads)
+    key = _key(path, threads, names)
     known = _remembered(memory)
     if known.get(key) in names:
-        return _OPENERS[known[key]](path, threads)
+        return _OPENERS[known[key]](path, threads, metadata)
     engines: dict[str, Engine] = {}
     for name in names:
         with suppress(ArtifactError):  # OpenVINO reads no 2-bit types: then the other one is the faster
-            engines[name] = _OPENERS[name](path, threads)
+            engines[name] = _OPENERS[name](path, threads, metadata)
     if not engines:
-        return _OPENERS[names[0]](path, threads)  # tells why
+        return _OPENERS[names[0]](path, threads, metadata)  # tells why
     images = np.zeros([size or 1 for size in next(iter(engines.values())).input_shape], np.float32)
     timings = interleaved(
         {name: partial(engine.run, images) for name, engine in engines.items()}, rounds=_TRIAL_ROUNDS, burst_ms=30
@@ -154,7 +153,7 @@ def _fastest(path: Path, threads: int) -> Engine:
     return engines[best]
 
 
-def _key(path: Path, threads: int) -> str:
+def _key(path: Path, threads: int, names: Sequence[str]) -> str:
     """Names the content of the file, the processor, the threads and the runtimes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -162,15 +161,9 @@ def _key(path: Path, threads: int) -> str:
             digest.update(block)
     from importlib.metadata import version  # 40 ms that a single prediction has no use for
 
-    versions = [f"{name} {version(name)}" for name in installed_engines()]
-    digest.update(" ".join([_processor(), str(threads), *versions]).encode())
+    versions = [f"{name} {version(name)}" for name in names]
+    digest.update(" ".join([processor_name(), str(threads), *versions]).encode())
     return digest.hexdigest()
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
 
 
 def _remembered(memory: Path) -> dict[str, Any]:

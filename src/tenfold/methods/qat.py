@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.cost import Budget
 from tenfold.methods.method import Method, register
-from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly, resolve_scheme
-from tenfold.quant import LayerFacts, LayerScheme
+from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly
 
 
 @register
@@ -46,18 +44,5 @@ class QAT(Method):
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""
-        bits = None if self.w_bits is None or self.a_bits is None else (self.w_bits, self.a_bits)
-        return quantize_uniformly(network, budget, example, bits, self._scheme)
-
-    def _scheme(self, facts: Mapping[str, LayerFacts], name: str, w_bits: int, a_bits: int) -> LayerScheme:
-        fact = facts[name]
-        return LayerScheme(
-            w_bits=w_bits,
-            a_bits=a_bits,
-            scheme=resolve_scheme(self.scheme, w_bits),
-            per_channel=self.per_channel,
-            clamp=self.clamp,
-            two_sided=fact.signed_input if self.two_sided is None else self.two_sided,
-            calibrated=self.calibrated,
-            pixels=fact.is_first,
-        )
+        own = {"per_channel": self.per_channel, "clamp": self.clamp}
+        return quantize_uniformly(network, budget, example, self, lambda _, __: own)

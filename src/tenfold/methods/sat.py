@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tenfold.cost import Budget
 from tenfold.errors import UnknownNameError
 from tenfold.methods.method import Method, register
-from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly, resolve_scheme
-from tenfold.quant import LayerFacts, LayerScheme
+from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly
+from tenfold.quant import LayerFacts
 
 RescaledLayers = Literal["auto", "linear", "all", "none"]
 
@@ -57,20 +57,10 @@ class SAT(Method):
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""
-        bits = None if self.w_bits is None or self.a_bits is None else (self.w_bits, self.a_bits)
-        return quantize_uniformly(network, budget, example, bits, self._scheme)
+        return quantize_uniformly(network, budget, example, self, self._own_fields)
 
-    def _scheme(self, facts: Mapping[str, LayerFacts], name: str, w_bits: int, a_bits: int) -> LayerScheme:
-        fact = facts[name]
-        return LayerScheme(
-            w_bits=w_bits,
-            a_bits=a_bits,
-            scheme=resolve_scheme(self.scheme, w_bits),
-            rescale=self.rescale_rule if self._is_rescaled(fact, facts) else "none",
-            two_sided=fact.signed_input if self.two_sided is None else self.two_sided,
-            calibrated=self.calibrated,
-            pixels=fact.is_first,
-        )
+    def _own_fields(self, fact: LayerFacts, facts: Mapping[str, LayerFacts]) -> dict[str, str]:
+        return {"rescale": self.rescale_rule if self._is_rescaled(fact, facts) else "none"}
 
     def _is_rescaled(self, fact: LayerFacts, facts: Mapping[str, LayerFacts]) -> bool:
         if self.rescale == "auto":

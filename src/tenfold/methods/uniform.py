@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -38,23 +38,22 @@ def check_options(w_bits: int | None, a_bits: int | None, scheme: str) -> None:
         raise UnknownNameError("quantization scheme", scheme, ("auto", *SCHEMES))
 
 
-def resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
-    """The grid of a layer's weights: "auto" takes "original", except at 8 bits.
+class UniformMethod(Protocol):
+    """The options that QAT and SAT share; their meaning is told there."""
 
-    There the codes of "original" need nine signed bits (`sat.md` section 8), those of "symmetric" fit int8 exactly, and
-    the two differ by one level of 256.
-    """
-    if choice == "auto":
-        return "symmetric" if w_bits == EDGE_BITS else "original"
-    return choice
+    w_bits: int | None
+    a_bits: int | None
+    scheme: SchemeChoice
+    two_sided: bool | None
+    calibrated: bool
 
 
 def quantize_uniformly(
     network: nn.Module,
     budget: Budget | None,
     example: Tensor,
-    bits: tuple[int, int] | None,
-    scheme_for: Callable[[Mapping[str, LayerFacts], str, int, int], LayerScheme],
+    method: UniformMethod,
+    own: Callable[[LayerFacts, Mapping[str, LayerFacts]], Mapping[str, Any]],
 ) -> nn.Module:
     """Quantize every convolution and linear layer, first and last with 8-bit weights, the others alike.
 
@@ -64,10 +63,10 @@ def quantize_uniformly(
 
     Args:
         network: a float network; its layers are replaced in place.
-        budget: decides the bits where `bits` is None: the largest from 8 down to 2 that keep it.
+        budget: decides the bits where the method has none: the largest from 8 down to 2 that keep it.
         example: a batch of real images, (B, C, H, W).
-        bits: of the weights and of the activations.
-        scheme_for: (facts of all layers, name, w_bits, a_bits) -> how to quantize that layer.
+        method: the shared options.
+        own: (facts of a layer, facts of all) -> further fields of the layer's `LayerScheme`.
 
     Raises:
         BudgetError: if no uniform bits keep the budget; the message says the smallest cost that can be reached.
@@ -76,10 +75,34 @@ def quantize_uniformly(
     if any(quantized_layers(network)):
         raise UsageError("the network is quantized already; use one method that sets bits, on a float network.")
     facts = survey(network, example)
-    if bits is None:
-        bits = (_largest_bits(network, budget, example, facts),) * 2
-    schemes = {name: scheme_for(facts, name, *_layer_bits(fact, *bits)) for name, fact in facts.items()}
-    return quantize(network, schemes)
+    w_bits, a_bits = method.w_bits, method.a_bits
+    if w_bits is None or a_bits is None:
+        w_bits = a_bits = _largest_bits(network, budget, example, facts)
+
+    def scheme(fact: LayerFacts) -> LayerScheme:
+        layer_w_bits, layer_a_bits = _layer_bits(fact, w_bits, a_bits)
+        return LayerScheme(
+            w_bits=layer_w_bits,
+            a_bits=layer_a_bits,
+            scheme=_resolve_scheme(method.scheme, layer_w_bits),
+            two_sided=fact.signed_input if method.two_sided is None else method.two_sided,
+            calibrated=method.calibrated,
+            pixels=fact.is_first,
+            **own(fact, facts),
+        )
+
+    return quantize(network, {name: scheme(fact) for name, fact in facts.items()})
+
+
+def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
+    """The grid of a layer's weights: "auto" takes "original", except at 8 bits.
+
+    There the codes of "original" need nine signed bits (`sat.md` section 8), those of "symmetric" fit int8 exactly, and
+    the two differ by one level of 256.
+    """
+    if choice == "auto":
+        return "symmetric" if w_bits == EDGE_BITS else "original"
+    return choice
 
 
 def _layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:

@@ -49,6 +49,11 @@ def _peak(rows: Tensor) -> Tensor:
     return torch.maximum(-low, high).clamp_min_(SMALLEST_PEAK).view(-1, 1)
 
 
+def weight_peak(values: Tensor, per_channel: bool) -> Tensor:
+    """Largest magnitude of a tensor, (1, 1, …), or of each output channel, (C_out, 1, …)."""
+    return _peak(_rows(_dense(values), per_channel)).view(-1, *[1] * (values.dim() - 1))
+
+
 @torch.library.custom_op("tenfold::quantize_weight", mutates_args=())
 def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, clamp: bool) -> Tensor:
     """Quantize a weight tensor.
@@ -69,7 +74,7 @@ def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, c
         float32 tensor of the weight's shape.
     """
     values = torch.tanh(_dense(weight)) if clamp else _dense(weight).clone()
-    peak = _peak(_rows(values, per_channel)).view(-1, *[1] * (weight.dim() - 1))
+    peak = weight_peak(values, per_channel)
     if bits == FLOAT_BITS:
         return values.div_(peak) if clamp else values
     steps = num_steps(bits, check_scheme(scheme))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.quant.bits import BitPolicy, FixedBits
 from tenfold.quant.layer_scheme import LayerScheme
-from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL, SMALLEST_PEAK, quantize_activation, quantize_weight
+from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL, quantize_activation, quantize_weight, weight_peak
 from tenfold.quant.schemes import FLOAT_BITS, Grid, signed_grid, unsigned_grid
 
 
@@ -70,12 +70,8 @@ class WeightQuantizer(nn.Module):
         scale = torch.tensor(grid.unit, dtype=torch.float32, device=weight.device)
         normalized = quantized
         if not self.layer.clamp:
-            dims = tuple(range(1, weight.dim()))
-            peak = (
-                weight.float().abs().amax(dims, keepdim=True) if self.layer.per_channel else weight.float().abs().amax()
-            )
-            peak = peak.clamp_min(SMALLEST_PEAK)
-            normalized, scale = quantized / peak, scale * peak.flatten() if self.layer.per_channel else scale * peak
+            peak = weight_peak(weight, self.layer.per_channel)
+            normalized, scale = quantized / peak, scale * (peak.flatten() if self.layer.per_channel else peak.squeeze())
         factor = self.factor(quantized, weight)
         codes = (normalized / grid.unit).round().to(torch.int16)
         return IntegerWeight(codes, scale if factor is None else scale * factor)
@@ -114,11 +110,15 @@ class ActivationQuantizer(nn.Module):
         """The clipping level in use: `alpha`, or its entry for the current bits where each bit-width has its own."""
         return self.alpha if self.alpha.dim() == 0 else self.alpha[self.policy.slot]
 
+    @property
+    def level(self) -> float:
+        """The clipping level as the operator uses it: positive, and not below the smallest one allowed."""
+        return max(abs(float(self.active_alpha.detach())), MINIMUM_CLIPPING_LEVEL)
+
     def integer_grid(self) -> Grid:
         """The levels that the output can take, in units of the input."""
         grid = (signed_grid if self.layer.two_sided else unsigned_grid)(self.policy.bits, self.layer.a_scheme)
-        level = max(abs(float(self.active_alpha.detach())), MINIMUM_CLIPPING_LEVEL)
-        return replace(grid, unit=grid.unit * level)
+        return replace(grid, unit=grid.unit * self.level)
 
     def extra_repr(self) -> str:
         """Shown in `print(network)`."""

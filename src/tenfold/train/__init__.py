@@ -1,13 +1,13 @@
 """Training: `fit(network, task, methods, budget)` gives an artifact; `load` brings one back.
 
 The public names are resolved on first use, so that a command line can read `TrainConfig` without importing torch.
-No module here bears the name of a public function: importing it would hide the function behind the module.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from tenfold.lazy import resolve
 
 if TYPE_CHECKING:
     from tenfold.train.config import TrainConfig
@@ -43,9 +43,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return resolve(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

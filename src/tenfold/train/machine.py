@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from tenfold.processor import processor_name
+
 _PACKAGES = ("tenfold", "torch", "torchvision", "timm", "torchmetrics", "numpy", "safetensors")
 
 
@@ -20,7 +22,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """What the numbers of a run depend on besides the code, ready for JSON."""
     machine: dict[str, Any] = {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(device),
@@ -56,12 +58,3 @@ def git_state() -> str | None:
         [git, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
     )
     return result.stdout.strip() or None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

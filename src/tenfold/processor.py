@@ -1,8 +1,9 @@
-"""What this process may use of the machine."""
+"""The processor and the memory that this process may use. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 
@@ -30,6 +31,11 @@ def first_processor() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def processor_name() -> str:
+    """What the processor is called."""
+    return first_processor().get("model name") or platform.processor() or platform.machine()
+
+
 def memory_bytes() -> int | None:
     """Memory that this process may use: all there is, or less if a container's limit says so."""
     try:
@@ -41,19 +47,3 @@ def memory_bytes() -> int | None:
     except (OSError, ValueError):
         return total
     return min(total, limit)
-
-
-def prepare_for_training() -> None:
-    """Set up this process for heavy work; call it before torch is imported for the first time.
-
-    Three settings that change no number: freed memory is kept for the next step; threads that wait for each other sleep
-    instead of spinning, which on a machine that also does other work made a training step two to five times as fast;
-    and there are no more threads than cores to run them, since a container sees all cores of its host.
-    """
-    from tenfold.train.allocator import keep_freed_memory
-
-    keep_freed_memory()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
-
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), round(usable_cpus()))))
