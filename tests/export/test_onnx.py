@@ -273,9 +273,9 @@ def test_linear_layers_on_sequences(tmp_path):
     )
     for profile in ("fast", "compact"):
         report = export_onnx(network, tmp_path / f"{profile}.onnx", example=images, profile=profile, any_cpu=True)
-        # Given the same input every layer agrees; from end to end one value on a tie may fall to the other side.
-        assert report.worst_relative < 0.1
-        assert report.relative_error < 0.3
+        # GELU gives many values a hair below zero, which is a tie of a two-sided grid: some fall to the other side.
+        assert report.worst_relative < 0.05
+        assert report.relative_error < 0.05
         runs = {layer.name: layer.runs for layer in report.layers}
         assert runs["up"] == runs["down"] == runs["head"] == ("integer" if profile == "fast" else "float")
 

@@ -19,6 +19,7 @@ from tenfold.data.cache import cache_folder
 from tenfold.errors import ArtifactError, MissingExtraError, ShapeError, StorageError, UnknownNameError, require
 from tenfold.export.machine import needs_precision, openvino_settings, session_settings
 from tenfold.export.metadata import read_metadata
+from tenfold.export.session import open_session
 from tenfold.files import write_text
 from tenfold.processor import processor_name, usable_cpus
 
@@ -75,14 +76,10 @@ class _OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(self, path: Path, threads: int, metadata: dict[str, Any]) -> None:
-        runtime = require("onnxruntime", "export")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        for key, value in session_settings(metadata).items():
-            options.add_session_config_entry(key, value)
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = open_session(path, session_settings(metadata), threads=threads)
+        except MissingExtraError:
+            raise
         except Exception as error:  # the runtime's exceptions share no base class of its own
             raise _cannot_run(path, self.name, error) from error
         self._input = self._session.get_inputs()[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.errors import require
+from tenfold.export.session import open_session
 
 # An ONNX model of one node, MatMulInteger(a, [[127], [127]]), with a uint8 of shape (1, 2). A test rebuilds it.
 _PROBE = (
@@ -28,10 +28,7 @@ def saturates() -> bool:
     x86 processors without VNNI add pairs of products in 16 bits, which saturate: 255 * 127 + 255 * 127 gives 32767.
     Found out by trying, in ONNX Runtime; OpenVINO uses the same instructions.
     """
-    runtime = require("onnxruntime", "export")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = runtime.InferenceSession(_PROBE, options, providers=["CPUExecutionProvider"])
+    session = open_session(_PROBE, {}, threads=1)
     (product,) = session.run(None, {"a": np.full((1, 2), 255, np.uint8)})
     return int(product[0, 0]) != 2 * 255 * 127
 

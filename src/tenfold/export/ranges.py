@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from tenfold.errors import require
 from tenfold.export.capture import INPUT
 from tenfold.export.compact import write_compact
 from tenfold.export.graph import Network, bypass
 from tenfold.export.integers import UINT8_TOP
+from tenfold.export.session import open_session
 
 _SAMPLE = 16384
 """How many values of one image are kept of each place."""
@@ -100,9 +100,4 @@ def _copy(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 def reference_session(model: ir.Model) -> Any:
     """A session that computes as the network does: without integer kernels."""
-    runtime = require("onnxruntime", "export")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    content = ir.to_proto(model).SerializeToString()
-    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return open_session(ir.to_proto(model).SerializeToString(), {"session.disable_quant_qdq": "1"})

@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tenfold.errors import ExportError, require
+from tenfold.errors import ExportError, MissingExtraError, require
 from tenfold.export.capture import INPUT
 from tenfold.export.graph import Codes, Quantizer
 from tenfold.export.integers import UINT8_TOP
 from tenfold.export.machine import needs_precision, openvino_settings, session_settings
+from tenfold.export.session import open_session
 from tenfold.quant import quantized_layers
 
 _CODE_IMAGES, _OUTPUT_IMAGES = 4, 64
@@ -317,16 +318,10 @@ def _array(tensor: Tensor) -> Array:
 
 
 def _session(model: ir.Model, settings: dict[str, str], optimized: Path | None = None) -> Any:
-    runtime = require("onnxruntime", "export")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4
-    for key, value in settings.items():
-        options.add_session_config_entry(key, value)
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    content = ir.to_proto(model).SerializeToString()
     try:
-        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_session(ir.to_proto(model).SerializeToString(), settings, optimized=optimized)
+    except MissingExtraError:
+        raise
     except Exception as error:  # its errors are plain Exceptions of many names
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(f"ONNX Runtime refuses the exported graph: {reason.strip()}") from error
