@@ -8,7 +8,8 @@ from torch import nn
 
 from tenfold.errors import UnknownNameError, UsageError
 from tenfold.quant import SCHEMES, ActivationQuantizer, LayerScheme, WeightQuantizer
-from tenfold.quant.operators import quantize_activation, quantize_weight
+from tenfold.quant.interpolation import interpolate_activation, interpolate_weight
+from tenfold.quant.operators import quantize_activation, quantize_weight, round_weight
 from tenfold.quant.schemes import quantize_unit, signed_grid, unsigned_grid
 
 schemes = st.sampled_from(SCHEMES)
@@ -139,8 +140,8 @@ def test_a_clipping_level_at_zero_still_gets_a_gradient_and_a_finite_output():
 def test_activations_lie_on_the_integer_grid(bits, scheme, two_sided, level, seed):
     assume(bits > 1 or scheme != "symmetric")
     quantizer = ActivationQuantizer(LayerScheme(w_bits=32, a_bits=bits, a_scheme=scheme, two_sided=two_sided), level)
-    grid = quantizer.integer_grid()
-    codes = quantizer(5 * torch.randn(200, generator=_generator(seed))).detach() / grid.unit
+    grid = (signed_grid if two_sided else unsigned_grid)(bits, scheme)
+    codes = quantizer(5 * torch.randn(200, generator=_generator(seed))).detach() / (grid.unit * quantizer.level)
     assert float((codes - codes.round()).abs().max()) < 1e-3
     assert grid.low <= int(codes.min().round()) <= int(codes.max().round()) <= grid.high
     assert bool(((codes.round().int() - grid.low) % grid.step == 0).all())
@@ -152,6 +153,12 @@ def test_operators_are_correct_custom_operators_for_autograd_and_compilation():
     torch.library.opcheck(quantize_weight, (weight, 4, "original", False, True))
     values, alpha = torch.randn(3, 4, requires_grad=True), torch.tensor(1.0, requires_grad=True)
     torch.library.opcheck(quantize_activation, (values, alpha, 4, "original", True, True))
+    torch.library.opcheck(round_weight, (values, 4, "original"))
+    for bits in (torch.tensor(2.3, requires_grad=True), torch.tensor([2.3, 0.0, 8.0], requires_grad=True)):
+        torch.library.opcheck(interpolate_weight, (weight, bits, "original", False, True, False))
+    learned = torch.tensor([2.3, 4.0, 0.4, 7.7], requires_grad=True)
+    for bits in (learned[0].detach().requires_grad_(), learned):
+        torch.library.opcheck(interpolate_activation, (values, alpha, bits, "original", True, True, False))
 
 
 def test_the_graph_keeps_no_tensor_that_is_not_alive_anyway():

@@ -208,5 +208,5 @@ def _bits(group: Sequence[LayerCost]) -> str:
     return ", ".join(f"{_width(w)}/{_width(a)}" for w, a in sorted(pairs, reverse=True))
 
 
-def _width(bits: int) -> str:
-    return "fp" if bits == _FLOAT else str(bits)
+def _width(bits: float) -> str:
+    return "fp" if bits == _FLOAT else f"{bits:.3g}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tenfold.cost.operations import register_operation as register_operation
     from tenfold.cost.profiler import first_and_last as first_and_last
     from tenfold.cost.profiler import profile as profile
+    from tenfold.cost.rows import mean_bits as mean_bits
     from tenfold.cost.units import format_amount as format_amount
     from tenfold.cost.units import parse_amount as parse_amount
 
@@ -31,6 +32,7 @@ _HOMES = {
     "first_and_last": "profiler",
     "format_amount": "units",
     "interleaved": "latency",
+    "mean_bits": "rows",
     "parse_amount": "units",
     "profile": "profiler",
     "register_operation": "operations",

@@ -19,9 +19,10 @@ class LayerCost:
             holds parameters "norm" or "parameters".
         macs: multiply-adds.
         params: number of parameters; a tied parameter counts in the first row that uses it.
-        w_bits: bits of a weight, 32 for float. For a product of activations, the bits of the second operand.
-        a_bits: bits of an input value, 32 for float.
-        bitops: macs * w_bits * a_bits.
+        w_bits: bits of a weight, 32 for float; the mean where kernels differ. For a product of activations, the bits of
+            the second operand.
+        a_bits: bits of an input value, 32 for float; the mean where channels differ.
+        bitops: sum over the multiply-adds of weight bits times input bits.
         size_bytes: bytes of the parameters in a file: weights at `w_bits`, biases and all others at 32 bits, the affine
             parameters of norms and clipping levels (`alpha`) not counted, as both fold away before deployment.
         input_bytes: bytes of the activations read, at `a_bits`.
@@ -33,8 +34,8 @@ class LayerCost:
     kind: str
     macs: int
     params: int
-    w_bits: int
-    a_bits: int
+    w_bits: float
+    a_bits: float
     bitops: int
     size_bytes: int
     input_bytes: int

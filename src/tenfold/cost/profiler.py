@@ -61,7 +61,7 @@ def profile(module: nn.Module, example: Example, *, bits: tuple[int, int] | BitP
         >>> profile(nn.Conv2d(3, 8, 3), (3, 10, 10)).macs
         13824
     """
-    policy = bits if bits is None or callable(bits) else first_and_last(*checked_bits(bits, "this network"))
+    policy = bits if bits is None or callable(bits) else _uniform(bits)
     inputs = _checked_inputs(example)
     network = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     try:
@@ -100,6 +100,13 @@ def first_and_last(w_bits: int, a_bits: int) -> BitPolicy:
         return (max(8, w_bits) if idx == count - 1 else w_bits), a_bits
 
     return policy
+
+
+def _uniform(bits: tuple[int, int]) -> BitPolicy:
+    w_bits, a_bits = checked_bits(bits, "this network")
+    if not isinstance(w_bits, int) or not isinstance(a_bits, int):
+        raise UsageError(f"bits of a whole network are two numbers, of weights and of inputs; got {bits!r}.")
+    return first_and_last(w_bits, a_bits)
 
 
 def _checked_inputs(example: Example) -> tuple[Any, ...]:

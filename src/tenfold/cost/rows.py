@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeAlias
@@ -13,7 +14,9 @@ from tenfold.cost.ledger import LayerCost, Profile
 from tenfold.cost.recorder import Recorder, Work
 from tenfold.errors import UsageError
 
-BitPolicy: TypeAlias = Callable[[str, nn.Module, int, int], tuple[int, int]]
+Bits: TypeAlias = "int | tuple[int, ...]"
+"""Bits of a tensor: one number, or one for each kernel of a weight or channel of an input."""
+BitPolicy: TypeAlias = Callable[[str, nn.Module, int, int], tuple[Bits, Bits]]
 
 FLOAT_BITS = 32
 
@@ -34,7 +37,7 @@ def make_rows(recorder: Recorder, policy: BitPolicy | None) -> Profile:
         work = users[name]
         stored_bits = bits[work][0] if name in work.weights else _stored_bits(name, modules)
         params[work] += parameter.numel()
-        sizes[work] += _bytes(parameter.numel(), stored_bits)
+        sizes[work] += _stored_bytes(parameter.numel(), stored_bits)
         bits.setdefault(work, _said_bits(work.module, modules))
 
     return Profile(
@@ -44,12 +47,12 @@ def make_rows(recorder: Recorder, policy: BitPolicy | None) -> Profile:
                 kind=work.kind,
                 macs=work.macs,
                 params=params[work],
-                w_bits=bits[work][0],
-                a_bits=bits[work][1],
-                bitops=work.macs * bits[work][0] * bits[work][1],
+                w_bits=mean_bits(bits[work][0]),
+                a_bits=mean_bits(bits[work][1]),
+                bitops=_bitops(work.macs, *bits[work], groups=getattr(modules[work.module], "groups", 1)),
                 size_bytes=sizes[work],
-                input_bytes=_bytes(work.input_values, bits[work][1]),
-                activation_bytes=_bytes(work.output_values, bits[work][1]),
+                input_bytes=_bytes(work.input_values, mean_bits(bits[work][1])),
+                activation_bytes=_bytes(work.output_values, mean_bits(bits[work][1])),
                 output_shape=work.output_shape,
             )
             for work in sorted(bits, key=lambda work: work.order)
@@ -57,16 +60,44 @@ def make_rows(recorder: Recorder, policy: BitPolicy | None) -> Profile:
     )
 
 
-def checked_bits(bits: object, owner: str) -> tuple[int, int]:
+def checked_bits(bits: object, owner: str) -> tuple[Bits, Bits]:
     """The pair (weight bits, input bits), if it is one."""
-    if isinstance(bits, tuple) and len(bits) == 2 and all(isinstance(b, int) and 0 <= b <= FLOAT_BITS for b in bits):
+    if isinstance(bits, tuple) and len(bits) == 2 and all(map(_are_bits, bits)):
         return bits
     raise UsageError(f"{owner} has bits {bits!r}; needed are two whole numbers from 0 to 32: of weights and of inputs.")
 
 
+def _are_bits(bits: object) -> bool:
+    if isinstance(bits, tuple):
+        return bool(bits) and all(isinstance(one, int) and 0 <= one <= FLOAT_BITS for one in bits)
+    return isinstance(bits, int) and 0 <= bits <= FLOAT_BITS
+
+
+def mean_bits(bits: Bits) -> float:
+    """The mean over the channels; an integer where all are the same."""
+    return bits if isinstance(bits, int) else sum(bits) / len(bits)
+
+
+def _bitops(macs: int, w_bits: Bits, a_bits: Bits, groups: int) -> int:
+    """Sum over all multiply-adds of weight bits times input bits.
+
+    Each pair of a kernel and a channel of its group makes as many multiply-adds as any other (`fracbits.md` 2.4).
+    """
+    if isinstance(w_bits, int) and isinstance(a_bits, int):
+        return macs * w_bits * a_bits
+    kernels = (w_bits,) * groups if isinstance(w_bits, int) else w_bits
+    channels = (a_bits,) * groups if isinstance(a_bits, int) else a_bits
+    wide, deep = len(kernels) // groups, len(channels) // groups
+    total = sum(
+        sum(kernels[group * wide : (group + 1) * wide]) * sum(channels[group * deep : (group + 1) * deep])
+        for group in range(groups)
+    )
+    return macs * total // (groups * wide * deep)
+
+
 def _bits_of_works(
     works: list[Work], modules: dict[str, nn.Module], policy: BitPolicy | None
-) -> dict[Work, tuple[int, int]]:
+) -> dict[Work, tuple[Bits, Bits]]:
     bits = {work: _said_bits(work.module, modules) for work in works}
     weighted = [work for work in works if work.has_weight]
     for work in works:
@@ -100,14 +131,14 @@ def _users_of_parameters(recorder: Recorder, works: list[Work], modules: dict[st
     return users
 
 
-def _said_bits(name: str, modules: dict[str, nn.Module]) -> tuple[int, int]:
+def _said_bits(name: str, modules: dict[str, nn.Module]) -> tuple[Bits, Bits]:
     """What a module says of its bits, in attributes that quantized layers have."""
     module = modules[name]
     said = getattr(module, "w_bits", FLOAT_BITS), getattr(module, "a_bits", FLOAT_BITS)
     return checked_bits(said, f"layer {name!r}")
 
 
-def _stored_bits(name: str, modules: dict[str, nn.Module]) -> int:
+def _stored_bits(name: str, modules: dict[str, nn.Module]) -> Bits:
     """Bits in a file of a parameter that no product uses as its weight."""
     module_name, _, short_name = name.rpartition(".")
     if short_name == "alpha" or _is_norm(modules[module_name]):
@@ -122,6 +153,11 @@ def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, torch_norms) or "norm" in type(module).__name__.lower()
 
 
-def _bytes(values: int, bits: int) -> int:
+def _stored_bytes(values: int, bits: Bits) -> int:
+    """Bytes of a parameter whose kernels, all of one size, have these bits."""
+    return _bytes(values, bits) if isinstance(bits, int) else -(-values * sum(bits) // (8 * len(bits)))
+
+
+def _bytes(values: int, bits: float) -> int:
     """Bytes that hold so many values packed, the last byte begun counted whole."""
-    return -(-values * bits // 8)
+    return math.ceil(values * bits / 8)

@@ -147,6 +147,11 @@ def activation_grid(quantizer: ActivationQuantizer) -> ActivationGrid:
     one bit a tiny lowering, makes sure of that here.
     """
     layer, bits = quantizer.layer, quantizer.policy.bits
+    if not isinstance(bits, int):
+        raise ExportError(
+            "one of the layers has an input whose channels have bits of their own, which ONNX cannot clip. Train with "
+            "activation_bits='layer'."
+        )
     level = quantizer.level
     step = (2 if layer.two_sided else 1) * level / num_steps(bits, layer.a_scheme)
     low = -level if layer.two_sided else 0.0

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor, nn
 
+from tenfold.cost import mean_bits
 from tenfold.cost import profile as count_cost
 from tenfold.errors import CountError, ExportError, ShapeError, UnknownNameError
 from tenfold.export.capture import capture
@@ -27,7 +28,7 @@ from tenfold.export.ranges import observe_ranges
 from tenfold.export.slim import slim
 from tenfold.export.verify import Comparison, ExportReport, LayerReport, compare, count_nodes
 from tenfold.files import written_whole
-from tenfold.quant import describe, quantized_layers
+from tenfold.quant import QuantLayer, bits_text, describe, quantized_layers
 
 ExportProfile = Literal["fast", "compact", "float"]
 
@@ -94,7 +95,9 @@ def export_onnx(
         "task": dict(task or {}),
         "input_shape": list(example.shape[1:]),
         "any_cpu": not any(weight.saturates for weight in draft.weights.values()),
-        "bits": dict(Counter(f"{layer.w_bits}/{layer.a_bits}" for _, layer in quantized_layers(network))),
+        "bits": dict(
+            Counter(f"{bits_text(layer.w_bits)}/{bits_text(layer.a_bits)}" for _, layer in quantized_layers(network))
+        ),
     }
     allowed = TOLERANCES[profile] if tolerance is None else tolerance
     found = compare(model, draft.network.quantizers, draft.codes, network, example, metadata)
@@ -129,6 +132,10 @@ def _draft(captured: Network, network: nn.Module, profile: str, images: Tensor, 
     written = write_fast(captured, plan, ranges, any_cpu=any_cpu)
     reasons = {layer.name: reason for layer, reason in plan.reasons.items()}
     return _Draft(captured, written.codes, written.weights, reasons)
+
+
+def _bits_of(layer: QuantLayer) -> str:
+    return f"{bits_text(layer.w_bits)}/{bits_text(layer.a_bits)}"
 
 
 def _are_bytes(images: Tensor) -> bool:
@@ -170,8 +177,8 @@ def _report(
     layers = [
         LayerReport(
             name=name,
-            w_bits=layer.w_bits,
-            a_bits=layer.a_bits,
+            w_bits=mean_bits(layer.w_bits),
+            a_bits=mean_bits(layer.a_bits),
             runs="integer" if name in exact else "float",
             why=draft.reasons.get(name, "") if name not in exact else ("" if exact[name] else rounded),
             worst_steps=found.codes[name].worst_steps if name in found.codes else None,

@@ -42,7 +42,7 @@ class LayerReport:
 
     Attributes:
         name: of the module.
-        w_bits: bits of the weights; 32 for float.
+        w_bits: bits of the weights; 32 for float; the mean where kernels differ.
         a_bits: bits of the input.
         runs: "integer", or "float".
         why: what keeps it in float, or what was rounded; "" if all is exact.
@@ -52,8 +52,8 @@ class LayerReport:
     """
 
     name: str
-    w_bits: int
-    a_bits: int
+    w_bits: float
+    a_bits: float
     runs: str
     why: str = ""
     worst_steps: float | None = None

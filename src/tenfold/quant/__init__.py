@@ -1,21 +1,36 @@
 """Quantizers, bit policies, quantized layers, and swapping them into any module."""
 
-from tenfold.quant.bits import BitPolicy, FixedBits
+from tenfold.quant.bits import BitPolicy, FixedBits, bits_text, simplest
 from tenfold.quant.calibration import calibrate
+from tenfold.quant.fractional import FractionalBits
+from tenfold.quant.interpolation import interpolate_activation, interpolate_weight
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.layers import QuantConv2d, QuantLayer, QuantLinear
 from tenfold.quant.operators import quantize_activation, quantize_weight
 from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
-from tenfold.quant.schemes import FLOAT_BITS, SCHEMES, Grid
+from tenfold.quant.schemes import FLOAT_BITS, SCHEMES, Bits, Grid, narrowest, widest
 from tenfold.quant.survey import LayerFacts, survey
-from tenfold.quant.swap import describe, quantizable_layers, quantize, quantized_layers
+from tenfold.quant.swap import describe, fix_bits, quantizable_layers, quantize, quantized_layers
+from tenfold.quant.switching import (
+    Switch,
+    SwitchableBatchNorm,
+    SwitchedBits,
+    available_bits,
+    describe_switch,
+    find_switch,
+    make_switchable,
+    restore_switch,
+    set_bits,
+)
 
 __all__ = [
     "FLOAT_BITS",
     "SCHEMES",
     "ActivationQuantizer",
     "BitPolicy",
+    "Bits",
     "FixedBits",
+    "FractionalBits",
     "Grid",
     "IntegerWeight",
     "LayerFacts",
@@ -23,13 +38,29 @@ __all__ = [
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
+    "Switch",
+    "SwitchableBatchNorm",
+    "SwitchedBits",
     "WeightQuantizer",
+    "available_bits",
+    "bits_text",
     "calibrate",
     "describe",
+    "describe_switch",
+    "find_switch",
+    "fix_bits",
+    "interpolate_activation",
+    "interpolate_weight",
+    "make_switchable",
+    "narrowest",
     "quantizable_layers",
     "quantize",
     "quantize_activation",
     "quantize_weight",
     "quantized_layers",
+    "restore_switch",
+    "set_bits",
+    "simplest",
     "survey",
+    "widest",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 from tenfold.errors import UsageError
 from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL
 from tenfold.quant.quantizers import ActivationQuantizer
-from tenfold.quant.schemes import FLOAT_BITS, quantize_unit
+from tenfold.quant.schemes import FLOAT_BITS, quantize_unit, widest
+from tenfold.quant.swap import quantized_layers
 
 _BINS = 2048
 _CANDIDATES = 100
@@ -20,9 +23,14 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
     """Set clipping levels, then batch-norm statistics, of a quantized network from real images.
 
     Each clipping level becomes the one with the smallest mean squared quantization error on a histogram of what reaches
-    its quantizer while no activation is quantized. The running statistics of every batch norm are replaced by the plain
-    average over the batches: before that, because the statistics of a fresh network, or of float weights, would let
-    wrong values reach the quantizers; and after it, with all quantizers at work.
+    its quantizer while no activation is quantized.
+
+    Where weights keep their scale (`clamp=False`), the stored statistics come from a whole training, and know more than
+    a few batches: they are moved by as much as quantization moves those of the batches. Elsewhere tanh has changed the
+    weights, and the statistics become the averages over the batches: before the levels are set, because wrong ones
+    would let wrong values reach the quantizers, and after it, with all quantizers at work.
+
+    Only batch norms that run are touched, so those of other bit-widths stay as they are.
 
     Args:
         network: a quantized network; changed in place, its training mode restored.
@@ -37,19 +45,25 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
     if not batches:
         raise UsageError("calibration needs at least one batch of images; got none.")
     modes = {module: module.training for module in network.modules()}
+    keeps_scale = not any(layer.layer.clamp for _, layer in quantized_layers(network))
+    weights = [layer.weight_quantizer for _, layer in quantized_layers(network)]
     try:
         with torch.no_grad():
+            network.eval()
+            if norms and keeps_scale:
+                stored = {norm: (norm.running_mean.clone(), norm.running_var.clone()) for norm in _norms(network)}
+                with _transparent([*weights, *_quantizers(network)]):
+                    before = _statistics(network, batches)
+                _restore(stored)
             if levels:
-                hooks = [quantizer.register_forward_hook(_pass_input) for quantizer in _quantizers(network)]
-                try:
-                    if norms:
-                        _set_norms(network.eval(), batches)
-                    _set_levels(network.eval(), batches)
-                finally:
-                    for hook in hooks:
-                        hook.remove()
+                with _transparent(_quantizers(network)):
+                    if norms and not keeps_scale:
+                        _statistics(network, batches)
+                    _set_levels(network, batches)
             if norms:
-                _set_norms(network.eval(), batches)
+                after = _statistics(network, batches)
+                if keeps_scale:
+                    _restore({norm: _moved(stored[norm], before[norm], after[norm]) for norm in after})
     finally:
         for module, training in modes.items():
             module.training = training
@@ -59,9 +73,15 @@ def _quantizers(network: nn.Module) -> list[ActivationQuantizer]:
     return [module for module in network.modules() if isinstance(module, ActivationQuantizer)]
 
 
-def _pass_input(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
-    """A hook that makes a quantizer transparent, so that the errors of earlier ones do not pile up."""
-    return inputs[0]
+@contextmanager
+def _transparent(quantizers: Sequence[nn.Module]) -> Iterator[None]:
+    """Let quantizers pass their input on as it is, so that the errors of earlier ones do not pile up."""
+    hooks = [quantizer.register_forward_hook(lambda _, inputs, __: inputs[0]) for quantizer in quantizers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _set_levels(network: nn.Module, batches: list[Tensor]) -> None:
@@ -81,7 +101,7 @@ def _set_levels(network: nn.Module, batches: list[Tensor]) -> None:
         for hook in hooks:
             hook.remove()
     for quantizer, histogram in histograms.items():
-        if histogram.top > 0 and quantizer.policy.bits != FLOAT_BITS:
+        if histogram.top > 0 and widest(quantizer.policy.bits) != FLOAT_BITS:
             quantizer.alpha.fill_(max(histogram.best_level(quantizer), MINIMUM_CLIPPING_LEVEL))
 
 
@@ -106,7 +126,7 @@ class _Histogram:
         centers = (torch.arange(_BINS, dtype=torch.float64) + 0.5) * (self.top / _BINS)
         used = float(centers[self.counts > 0].max())
         best, smallest = used, float("inf")
-        layer, bits = quantizer.layer, quantizer.policy.bits
+        layer, bits = quantizer.layer, max(1, widest(quantizer.policy.bits))
         for share in torch.linspace(1.0, 1.0 / _CANDIDATES, _CANDIDATES).tolist():
             level = used * share
             unit = (centers / level).clamp(max=1)
@@ -120,12 +140,26 @@ class _Histogram:
         return best
 
 
-def _set_norms(network: nn.Module, batches: list[Tensor]) -> None:
-    norms = [
+_Statistics: TypeAlias = tuple[Tensor, Tensor]
+
+
+def _norms(network: nn.Module) -> list[Any]:
+    return [
         module
         for module in network.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
     ]
+
+
+def _statistics(network: nn.Module, batches: Sequence[Tensor]) -> dict[Any, _Statistics]:
+    """Set the statistics of every batch norm that runs to the plain averages over the batches, and return them.
+
+    Each batch is normalized by its own statistics on the way, so that later ones see what they will see in the end.
+    """
+    norms, found = _norms(network), {}
+    stored = {
+        norm: (norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()) for norm in norms
+    }
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -137,3 +171,22 @@ def _set_norms(network: nn.Module, batches: list[Tensor]) -> None:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+            norm.eval()
+            if norm.num_batches_tracked:
+                found[norm] = norm.running_mean.clone(), norm.running_var.clone()
+            else:
+                _restore({norm: stored[norm][:2]})
+                norm.num_batches_tracked.copy_(stored[norm][2])
+    return found
+
+
+def _moved(stored: _Statistics, before: _Statistics, after: _Statistics) -> _Statistics:
+    """Stored statistics after the change that leads from `before` to `after`."""
+    change = after[1] / before[1].clamp_min(torch.finfo(torch.float32).tiny)
+    return stored[0] + after[0] - before[0], stored[1] * change
+
+
+def _restore(statistics: Mapping[Any, _Statistics]) -> None:
+    for norm, (mean, variance) in statistics.items():
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from tenfold.errors import UnknownNameError, UsageError
-from tenfold.quant.schemes import Scheme, check_bits, check_scheme
+from tenfold.quant.schemes import Bits, Scheme, check_bits, check_scheme, narrowest
 
 Rescale = Literal["none", "constant", "stddev"]
 
@@ -20,10 +20,10 @@ class LayerScheme:
         UsageError: if a value is not allowed.
     """
 
-    w_bits: int
-    """Bits of the weights: 1 to 8, or 32."""
-    a_bits: int
-    """Bits of the layer's input: 1 to 8, or 32."""
+    w_bits: Bits
+    """Bits of the weights: 1 to 8, or 32; or 0 to 8 for each kernel."""
+    a_bits: Bits
+    """Bits of the layer's input: 1 to 8, or 32; or 0 to 8 for each channel."""
     scheme: Scheme = "original"
     """Grid of the weights."""
     a_scheme: Scheme = "original"
@@ -46,8 +46,8 @@ class LayerScheme:
     def __post_init__(self) -> None:
         check_bits(self.w_bits, "w_bits")
         check_bits(self.a_bits, "a_bits")
-        check_scheme(self.scheme, self.w_bits)
-        check_scheme(self.a_scheme, self.a_bits)
+        check_scheme(self.scheme, narrowest(self.w_bits))
+        check_scheme(self.a_scheme, narrowest(self.a_bits))
         if self.rescale not in get_args(Rescale):
             raise UnknownNameError("rescale rule", self.rescale, get_args(Rescale))
 
@@ -67,10 +67,11 @@ class LayerScheme:
         for key, value in values.items():
             if key not in known:
                 raise UnknownNameError("quantization setting", str(key), known)
-            wanted = {"int": int, "bool": bool}.get(str(known[key].type), str)
-            if type(value) is not wanted:
+            wanted = {"Bits": int, "bool": bool}.get(str(known[key].type), str)
+            if type(value) is not wanted and not (wanted is int and isinstance(value, list | tuple)):
                 raise UsageError(f"quantization setting {key!r} must be {wanted.__name__}, got {value!r}.")
         missing = {"w_bits", "a_bits"} - set(values)
         if missing:
             raise UsageError(f"a quantization setting lacks {', '.join(sorted(missing))}.")
-        return cls(**values)
+        checked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**checked)

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tenfold.errors import UsageError
+from tenfold.quant.bits import FixedBits
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
-from tenfold.quant.schemes import FLOAT_BITS
+from tenfold.quant.schemes import FLOAT_BITS, Bits
 
 INITIAL_LEVEL_CONV = 8.0
 INITIAL_LEVEL_LINEAR = 10.0
@@ -31,16 +32,25 @@ class _Quantized:
         self.layer = layer
         self.weight_quantizer = WeightQuantizer(layer)
         quantizes_input = layer.a_bits != FLOAT_BITS and not layer.pixels
-        self.input_quantizer = ActivationQuantizer(layer, level) if quantizes_input else None
+        trailing = 2 if isinstance(self, nn.Conv2d) else 0
+        self.input_quantizer = ActivationQuantizer(layer, level, trailing) if quantizes_input else None
+
+    def use_scheme(self, layer: LayerScheme) -> None:
+        """Be quantized in another way from now on; weights, bias and clipping level stay."""
+        self.layer = self.weight_quantizer.layer = layer
+        self.weight_quantizer.policy = FixedBits(layer.w_bits).to(self.weight.device)
+        if self.input_quantizer is not None:
+            self.input_quantizer.layer = layer
+            self.input_quantizer.policy = FixedBits(layer.a_bits).to(self.weight.device)
 
     @property
-    def w_bits(self) -> int:
-        """Bits of the weights now."""
+    def w_bits(self) -> Bits:
+        """Bits of the weights now: one number, or one for each kernel."""
         return self.weight_quantizer.policy.bits
 
     @property
-    def a_bits(self) -> int:
-        """Bits of the input now (8 for an image)."""
+    def a_bits(self) -> Bits:
+        """Bits of the input now (8 for an image): one number, or one for each channel."""
         return self.layer.a_bits if self.input_quantizer is None else self.input_quantizer.policy.bits
 
     def effective_weight(self) -> Tensor:

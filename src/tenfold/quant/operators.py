@@ -1,5 +1,7 @@
 """The two operators that quantization-aware training runs: one for a weight tensor, one for an activation tensor.
 
+Bits are whole numbers here; `interpolation.py` has the operators between them.
+
 Both are registered with `torch.library`, so that autograd, `torch.compile` and `torch.export` see one node each. This
 is the seam for native kernels: a faster kernel registers itself for a device with
 `quantize_weight.register_kernel("cpu")` (and the same for the other three operators); nothing else changes.
@@ -131,6 +133,33 @@ def _weight_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 quantize_weight.register_autograd(_weight_gradient, setup_context=_keep_weight)
 
 
+@torch.library.custom_op("tenfold::round_weight", mutates_args=())
+def round_weight(normalized: Tensor, bits: int, scheme: str) -> Tensor:
+    """The second half of `quantize_weight`, for a weight that is normalized already: 2 q_b((t + 1) / 2) - 1.
+
+    The gradient goes straight through.
+
+    Args:
+        normalized: in [-1, 1], any shape, float32.
+        bits: 1 to 8; 32 changes nothing.
+        scheme: one of `schemes.SCHEMES`.
+    """
+    if bits == FLOAT_BITS:
+        return normalized.clone()
+    steps = num_steps(bits, check_scheme(scheme))
+    return (
+        round_to_levels_(normalized.mul(steps / 2).add_(steps / 2), bits, check_scheme(scheme)).mul_(2 / steps).sub_(1)
+    )
+
+
+@round_weight.register_fake
+def _(normalized: Tensor, bits: int, scheme: str) -> Tensor:
+    return torch.empty_like(normalized)
+
+
+round_weight.register_autograd(lambda _, gradient: (gradient, None, None))
+
+
 @torch.library.custom_op("tenfold::quantize_activation", mutates_args=())
 def quantize_activation(
     input: Tensor, alpha: Tensor, bits: int, scheme: str, two_sided: bool, calibrated: bool
@@ -152,7 +181,7 @@ def quantize_activation(
     Returns:
         float32 tensor of the input's shape.
     """
-    level = _level(alpha)
+    level = clipping_level(alpha)
     steps = 1 if bits == FLOAT_BITS else num_steps(bits, check_scheme(scheme))
     if two_sided:
         scaled = input.float().mul(steps / (2 * level)).add_(steps / 2).clamp_(0, steps)
@@ -177,15 +206,11 @@ def quantize_activation_backward(
     The gradient for the level, sum g dy/dA with dy/dA = (y - x) / A inside the range and y / A outside of it (CG-PACT;
     for PACT y is the clipped input), is (<g, y> - <gx, x>) / A with gx the masked gradient: two inner products.
     """
-    level = _level(alpha)
+    level = clipping_level(alpha)
     gradient, values = gradient.float(), input.float()
-    if values.is_cpu:  # one fused pass; elsewhere reading the level would make the device wait
-        top = float(level)
-        masked = torch.ops.aten.hardtanh_backward(gradient, values, -top if two_sided else 0.0, top)
-    else:
-        masked = torch.where((values > (-level if two_sided else 0)) & (values < level), gradient, 0)
+    masked = mask_outside(gradient, values, level, two_sided)
     reference = output if calibrated else torch.clamp(values, -level if two_sided else torch.zeros_like(level), level)
-    slope = ((gradient * reference).sum() - (masked * values).sum()) / level
+    slope = (inner_product(gradient, reference) - inner_product(masked, values)) / level
     return masked, torch.where(alpha < 0, -slope, slope)
 
 
@@ -196,8 +221,22 @@ def _(
     return torch.empty_like(input, dtype=torch.float32), torch.empty_like(alpha, dtype=torch.float32)
 
 
-def _level(alpha: Tensor) -> Tensor:
+def clipping_level(alpha: Tensor) -> Tensor:
+    """A = |alpha|, kept away from zero, without gradient."""
     return alpha.detach().float().abs().clamp_min(MINIMUM_CLIPPING_LEVEL)
+
+
+def mask_outside(gradient: Tensor, values: Tensor, level: Tensor, two_sided: bool) -> Tensor:
+    """The gradient where a value lies strictly inside the clipping range, else 0."""
+    if values.is_cpu:  # one fused pass; elsewhere reading the level would make the device wait
+        top = float(level)
+        return torch.ops.aten.hardtanh_backward(gradient, values, -top if two_sided else 0.0, top)
+    return torch.where((values > (-level if two_sided else 0)) & (values < level), gradient, 0)
+
+
+def inner_product(first: Tensor, second: Tensor) -> Tensor:
+    """<first, second>, 0-d, in float32."""
+    return (first * second).sum()
 
 
 def _keep_activation(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

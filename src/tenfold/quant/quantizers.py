@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tenfold.quant.bits import BitPolicy, FixedBits
+from tenfold.quant.interpolation import interpolate_activation, interpolate_weight
 from tenfold.quant.layer_scheme import LayerScheme
-from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL, quantize_activation, quantize_weight, weight_peak
-from tenfold.quant.schemes import FLOAT_BITS, Grid, signed_grid, unsigned_grid
+from tenfold.quant.operators import (
+    MINIMUM_CLIPPING_LEVEL,
+    quantize_activation,
+    quantize_weight,
+    round_weight,
+    weight_peak,
+)
+from tenfold.quant.schemes import FLOAT_BITS, signed_grid
 
 
 @dataclass(frozen=True)
@@ -36,16 +45,42 @@ class WeightQuantizer(nn.Module):
         super().__init__()
         self.layer = layer
         self.policy: BitPolicy = FixedBits(layer.w_bits)
+        self._normalized: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The effective weight, float32, before the scale adjustment."""
-        return self.policy.quantize(lambda bits: self.at(weight, bits))
+        """The quantized weight, float32, before the scale adjustment."""
+        return self.at(weight, self.policy.active)
 
-    def at(self, weight: Tensor, bits: int) -> Tensor:
-        """The quantized weight at an integer number of bits."""
-        if bits == FLOAT_BITS and not self.layer.clamp:
+    def at(self, weight: Tensor, bits: int | Tensor) -> Tensor:
+        """The quantized weight at so many bits; see `BitPolicy.active`."""
+        layer = self.layer
+        if isinstance(bits, Tensor):
+            options = (layer.scheme, layer.per_channel, layer.clamp, self.policy.upper_is_next)
+            return interpolate_weight(weight, bits, *options)
+        if bits == FLOAT_BITS and not layer.clamp:
             return weight
-        return quantize_weight(weight, bits, self.layer.scheme, self.layer.per_channel, self.layer.clamp)
+        if self._normalized is not None:
+            return round_weight(self._normalized, bits, layer.scheme)
+        return quantize_weight(weight, bits, layer.scheme, layer.per_channel, layer.clamp)
+
+    @contextmanager
+    def sharing_normalization(self, weight: Tensor) -> Iterator[None]:
+        """Within this context, normalize the weight once for all forward passes and all bit-widths.
+
+        Backward passes add up the gradient of the normalized weight; at the end it goes through tanh and the maximum
+        once, as both are the same for every bit-width (AdaBits: the gradients of several passes are summed anyway).
+        """
+        if not self.layer.clamp:  # then there is no tanh to share
+            yield
+            return
+        normalized = quantize_weight(weight, FLOAT_BITS, self.layer.scheme, self.layer.per_channel, True)
+        self._normalized = normalized.detach().requires_grad_(weight.requires_grad)
+        try:
+            yield
+        finally:
+            gradient, self._normalized = self._normalized.grad, None
+        if gradient is not None:
+            normalized.backward(gradient)
 
     def factor(self, quantized: Tensor, weight: Tensor) -> Tensor | None:
         """The constant that the quantized weight is multiplied by, or None (SAT; no gradient flows through it).
@@ -64,16 +99,22 @@ class WeightQuantizer(nn.Module):
 
     @torch.no_grad()
     def integers(self, weight: Tensor) -> IntegerWeight:
-        """The effective weight as integers, exactly (`sat.md` section 8)."""
-        grid = signed_grid(self.policy.bits, self.layer.scheme)
-        quantized = self.at(weight, self.policy.bits)
-        scale = torch.tensor(grid.unit, dtype=torch.float32, device=weight.device)
-        normalized = quantized
+        """The effective weight as integers, exactly (`sat.md` section 8). Kernels of 0 bits have codes of 0."""
+        bits = self.policy.bits
+        if isinstance(bits, int):
+            units = torch.tensor(signed_grid(bits, self.layer.scheme).unit, dtype=torch.float32, device=weight.device)
+            quantized = self.at(weight, bits)
+        else:
+            grids = [signed_grid(max(one, 1), self.layer.scheme).unit for one in bits]
+            units = torch.tensor(grids, dtype=torch.float32, device=weight.device)
+            quantized = self.at(weight, torch.tensor(bits, dtype=torch.float32, device=weight.device))
+        normalized, scale = quantized, units
         if not self.layer.clamp:
             peak = weight_peak(weight, self.layer.per_channel)
-            normalized, scale = quantized / peak, scale * (peak.flatten() if self.layer.per_channel else peak.squeeze())
+            normalized, scale = quantized / peak, units * (peak.flatten() if self.layer.per_channel else peak.squeeze())
         factor = self.factor(quantized, weight)
-        codes = (normalized / grid.unit).round().to(torch.int16)
+        rows = units.view(-1, *[1] * (weight.dim() - 1)) if units.dim() else units
+        codes = (normalized / rows).round().to(torch.int16)
         return IntegerWeight(codes, scale if factor is None else scale * factor)
 
     def extra_repr(self) -> str:
@@ -88,22 +129,24 @@ class ActivationQuantizer(nn.Module):
     Args:
         layer: how the layer is quantized.
         level: initial clipping level, in units of the input (in the papers 8 for convolutions, 10 for linear layers).
+        trailing: how many dimensions of the input come after the channels: 2 for convolutions, 0 for linear layers.
     """
 
-    def __init__(self, layer: LayerScheme, level: float) -> None:
+    def __init__(self, layer: LayerScheme, level: float, trailing: int = 0) -> None:
         super().__init__()
         self.layer = layer
+        self.trailing = trailing
         self.policy: BitPolicy = FixedBits(layer.a_bits)
         self.alpha = nn.Parameter(torch.tensor(float(level)))
 
     def forward(self, input: Tensor) -> Tensor:
         """The quantized input, float32, same shape."""
-        layer = self.layer
-        return self.policy.quantize(
-            lambda bits: quantize_activation(
-                input, self.active_alpha, bits, layer.a_scheme, layer.two_sided, layer.calibrated
-            )
-        )
+        layer, bits = self.layer, self.policy.active
+        options = (layer.a_scheme, layer.two_sided, layer.calibrated)
+        if isinstance(bits, int):
+            return quantize_activation(input, self.active_alpha, bits, *options)
+        bits = bits.view(-1, *[1] * self.trailing) if bits.dim() else bits
+        return interpolate_activation(input, self.active_alpha, bits, *options, self.policy.upper_is_next)
 
     @property
     def active_alpha(self) -> Tensor:
@@ -114,11 +157,6 @@ class ActivationQuantizer(nn.Module):
     def level(self) -> float:
         """The clipping level as the operator uses it: positive, and not below the smallest one allowed."""
         return max(abs(float(self.active_alpha.detach())), MINIMUM_CLIPPING_LEVEL)
-
-    def integer_grid(self) -> Grid:
-        """The levels that the output can take, in units of the input."""
-        grid = (signed_grid if self.layer.two_sided else unsigned_grid)(self.policy.bits, self.layer.a_scheme)
-        return replace(grid, unit=grid.unit * self.level)
 
     def extra_repr(self) -> str:
         """Shown in `print(network)`."""

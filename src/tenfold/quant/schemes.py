@@ -12,7 +12,7 @@ Source: SAT (arXiv 1912.10207), AdaBits (arXiv 1912.09666) and their public code
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
@@ -22,6 +22,8 @@ Scheme = Literal["original", "modified", "centered", "symmetric"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 FLOAT_BITS = 32
 """The bit-width that stands for "not quantized"."""
+Bits: TypeAlias = int | tuple[int, ...]
+"""Bits of a tensor: one integer, or one for each of its channels (kernels of a weight, channels of an input)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,24 @@ class Grid:
     step: int
 
 
-def check_bits(bits: int, what: str) -> int:
-    """Return `bits` if it is 1 to 8, or 32 for "not quantized".
+def widest(bits: Bits) -> int:
+    """The largest of the bits."""
+    return bits if isinstance(bits, int) else max(bits)
+
+
+def narrowest(bits: Bits) -> int:
+    """The smallest of the bits."""
+    return bits if isinstance(bits, int) else min(bits)
+
+
+def check_bits(bits: Bits, what: str) -> Bits:
+    """Return `bits` if it is 1 to 8, or 32 for "not quantized"; or a tuple with 0 to 8 for each channel.
 
     Raises:
         UsageError: for any other value.
     """
+    if isinstance(bits, tuple) and bits and all(type(one) is int and 0 <= one <= 8 for one in bits):
+        return bits
     if isinstance(bits, bool) or not isinstance(bits, int) or not (1 <= bits <= 8 or bits == FLOAT_BITS):
         raise UsageError(f"{what} must be 1 to 8 bits, or {FLOAT_BITS} for no quantization; got {bits!r}.")
     return bits
@@ -55,13 +69,17 @@ def check_bits(bits: int, what: str) -> int:
 def check_scheme(scheme: str, bits: int = FLOAT_BITS) -> Scheme:
     """Return `scheme` if it is known, and has levels at this many bits.
 
+    Args:
+        scheme: its name.
+        bits: the fewest that it shall have, 0 included.
+
     Raises:
         UnknownNameError: if it is not known.
         UsageError: for one bit with "symmetric", which would have zero as its only level.
     """
     if scheme not in SCHEMES:
         raise UnknownNameError("quantization scheme", scheme, SCHEMES)
-    if scheme == "symmetric" and bits == 1:
+    if scheme == "symmetric" and bits < 2:
         raise UsageError('the scheme "symmetric" needs at least 2 bits; take "original" or "centered" for 1 bit.')
     return scheme
 

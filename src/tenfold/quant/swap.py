@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from torch import nn
 
 from tenfold.errors import UnknownNameError
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.layers import QuantConv2d, QuantLayer, QuantLinear, is_quantizable, quantize_layer
+from tenfold.quant.schemes import Bits
 
 
 def quantizable_layers(network: nn.Module) -> dict[str, nn.Module]:
@@ -54,6 +56,18 @@ def quantize(network: nn.Module, schemes: Mapping[str, LayerScheme]) -> nn.Modul
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, twin)
     return network
+
+
+def fix_bits(network: nn.Module, bits: Mapping[str, tuple[Bits, Bits]]) -> None:
+    """Give quantized layers other bits, for good: policies that learn or switch are replaced.
+
+    Args:
+        network: quantized; changed in place.
+        bits: (weight bits, input bits) by the layer's name.
+    """
+    for name, layer in quantized_layers(network):
+        if name in bits:
+            layer.use_scheme(replace(layer.layer, w_bits=bits[name][0], a_bits=bits[name][1]))
 
 
 def quantized_layers(network: nn.Module) -> Iterator[tuple[str, QuantLayer]]:
