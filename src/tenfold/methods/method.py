@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -23,10 +24,14 @@ class Pass:
     Attributes:
         weight: factor of the pass's loss; the gradients of all passes of a batch are summed.
         enter: called before the pass, to put the network into its setting (AdaBits: one bit-width).
+        name: of the setting, for metrics and reports ("4" for four bits); "" for the only one.
+        adjust: (outputs, loss) -> the loss to use instead (distillation), or None.
     """
 
     weight: float = 1.0
     enter: Callable[[], None] = _nothing
+    name: str = ""
+    adjust: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 @dataclass(kw_only=True)
@@ -56,6 +61,10 @@ class Method:
         """The settings that each batch runs in."""
         return (Pass(),)
 
+    def batch(self, network: nn.Module) -> AbstractContextManager[None]:
+        """A context around all passes of a batch, for work that they share."""
+        return nullcontext()
+
     def penalty(self, network: nn.Module) -> Tensor | None:
         """A differentiable term that is added to the loss once a batch (0-d), or None."""
         return None
@@ -63,13 +72,21 @@ class Method:
     def step_end(self, run: Any) -> None:
         """Called after each optimiser step with the run: anneal, shrink, round."""
 
-    def finish(self, network: nn.Module) -> nn.Module:
+    def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
         """The plain network that leaves the training.
+
+        Args:
+            network: as trained; may be changed in place.
+            batches: training images, (B, C, H, W) on the network's device, for those that must calibrate something.
 
         Raises:
             BudgetError: if it does not keep the budget, saying by how much.
         """
         return network
+
+    def report(self, network: nn.Module) -> dict[str, Any]:
+        """What the method has found out, for the report: JSON values; empty for nothing to tell."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs besides the network: JSON-able values and tensors."""
@@ -80,7 +97,8 @@ class Method:
 
     def to_dict(self) -> dict[str, Any]:
         """The kind and the options, as a recipe writes them."""
-        return {"kind": self.name, **asdict(self)}
+        options = {one.name for one in fields(self) if one.init}
+        return {"kind": self.name, **{name: value for name, value in asdict(self).items() if name in options}}
 
 
 _METHODS: dict[str, type[Method]] = {}
@@ -113,7 +131,7 @@ def create(name: str, **options: Any) -> Method:
     if name not in _METHODS:
         raise UnknownNameError("method", name, _METHODS)
     method = _METHODS[name]
-    known = method.__dataclass_fields__
+    known = {one.name for one in fields(method) if one.init}
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of method {name!r}", option, known)

@@ -80,7 +80,7 @@ def quantize_uniformly(
         w_bits = a_bits = _largest_bits(network, budget, example, facts)
 
     def scheme(fact: LayerFacts) -> LayerScheme:
-        layer_w_bits, layer_a_bits = _layer_bits(fact, w_bits, a_bits)
+        layer_w_bits, layer_a_bits = layer_bits(fact, w_bits, a_bits)
         return LayerScheme(
             w_bits=layer_w_bits,
             a_bits=layer_a_bits,
@@ -105,7 +105,8 @@ def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
     return choice
 
 
-def _layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:
+def layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:
+    """Bits of a layer in a network of so many bits: the first and the last one have weights of at least 8."""
     is_edge = fact.is_first or (fact.is_last and fact.is_linear)
     return max(w_bits, EDGE_BITS) if is_edge else w_bits, EDGE_BITS if fact.is_first else a_bits
 
@@ -116,7 +117,7 @@ def _largest_bits(network: nn.Module, budget: Budget | None, example: Tensor, fa
 
     def cost(bits: int) -> Profile:
         def bits_of(name: str, *_: Any) -> tuple[int, int]:
-            return _layer_bits(facts[name], bits, bits) if name in facts else (32, 32)
+            return layer_bits(facts[name], bits, bits) if name in facts else (32, 32)
 
         return profile(network, example, bits=bits_of)
 

@@ -136,6 +136,7 @@ class ActivationQuantizer(nn.Module):
         super().__init__()
         self.layer = layer
         self.trailing = trailing
+        self.initial_level = level
         self.policy: BitPolicy = FixedBits(layer.a_bits)
         self.alpha = nn.Parameter(torch.tensor(float(level)))
 

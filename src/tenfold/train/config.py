@@ -54,6 +54,8 @@ class TrainConfig:
     """First learning rate as a fraction of the peak, in [0, 1]."""
     reference_batch: int | None = None
     """If set, a larger batch multiplies `lr` by batch / reference, and the warm-up starts from the rate as it was."""
+    cycles: int = 1
+    """How many times the cosine falls, one after another, each over an equal part of the training."""
     step_epochs: tuple[float, ...] = ()
     """Epochs, counted from the start of the training, at which the step schedule cuts the rate."""
     step_factor: float = 0.1
@@ -147,6 +149,8 @@ def broken_rules(values: Mapping[str, Any]) -> list[str]:
         return problems
     if values.get("schedule") == "step" and not values.get("step_epochs"):
         problems.append("step_epochs = (): the step schedule needs at least one epoch at which to cut the rate")
+    if values.get("cycles", 1) != 1 and values.get("schedule", "cosine") != "cosine":
+        problems.append(f"cycles = {values['cycles']!r}: only the cosine schedule falls more than once")
     if values.get("epochs") and values.get("warmup_epochs", 0.0) >= values["epochs"]:
         problems.append(f"warmup_epochs = {values['warmup_epochs']!r}: must be below epochs = {values['epochs']!r}")
     return problems
@@ -196,6 +200,7 @@ _RULES: dict[str, Rule] = {
     "epsilon": _optional(_POSITIVE),
     "schedule": _choice("cosine", "linear", "exponential", "step", "constant"),
     "warmup_epochs": _NOT_NEGATIVE,
+    "cycles": _POSITIVE_COUNT,
     "warmup_start": _FRACTION,
     "reference_batch": _optional(_POSITIVE_COUNT),
     "step_epochs": Rule(

@@ -104,19 +104,20 @@ def evaluate_passes(
     Source: adabits.md section 2.3 (validation runs all bit-widths, selection uses the mean).
 
     Returns:
-        Means over the settings under the metrics' own names; with several settings also each one's, as "top1/0",
-        "top1/1", … in the order of the passes. None if `should_stop` said so.
+        Means over the settings under the metrics' own names; with several settings also each one's, as "top1/8",
+        "top1/4", … by the names of the passes (or their numbers). None if `should_stop` said so.
     """
-    found = []
+    found: dict[str, dict[str, float]] = {}
     for one in combined_passes(methods, network):
         one.enter()
         metrics = evaluate_in(network, task, world, batch_size=batch_size, workers=workers, should_stop=should_stop)
         if metrics is None:
             return None
-        found.append(metrics)
+        found[one.name or str(len(found))] = metrics
+    first = next(iter(found.values()))
     if len(found) == 1:
-        return found[0]
-    combined = {name: sum(metrics[name] for metrics in found) / len(found) for name in found[0]}
-    for idx, metrics in enumerate(found):
-        combined.update({f"{name}/{idx}": value for name, value in metrics.items()})
+        return first
+    combined = {name: sum(metrics[name] for metrics in found.values()) / len(found) for name in first}
+    for setting, metrics in found.items():
+        combined.update({f"{name}/{setting}": value for name, value in metrics.items()})
     return combined

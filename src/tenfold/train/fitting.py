@@ -26,11 +26,12 @@ from tenfold.train.checkpoints import CheckpointFolder, Found, remove_leftovers
 from tenfold.train.config import TrainConfig
 from tenfold.train.display import Display
 from tenfold.train.distributed import World, broadcast_tensors, join_world, wait_for_all
-from tenfold.train.evaluation import evaluate_in
+from tenfold.train.evaluation import evaluate_passes
 from tenfold.train.interrupts import stop_requests
 from tenfold.train.journal import Journal
 from tenfold.train.loop import Loop
 from tenfold.train.machine import command_line
+from tenfold.train.passes import combined_passes
 from tenfold.train.random_states import seed_everything, untouched_random_states
 from tenfold.train.record import Order
 from tenfold.train.report import write_report
@@ -238,7 +239,10 @@ def _calibrate(network: nn.Module, order: Order, world: World) -> None:
     count = order.config.calibration_batches
     if count and any(quant.quantized_layers(network)):
         batches = order.task.train_batches(epoch=0, batch_size=order.config.batch_size, seed=order.config.seed)
-        quant.calibrate(network, [inputs.to(world.device) for inputs, _ in islice(batches, count)])
+        images = [inputs.to(world.device) for inputs, _ in islice(batches, count)]
+        for one in reversed(combined_passes(order.methods, network)):  # what all settings share, the first decides
+            one.enter()
+            quant.calibrate(network, images)
 
 
 def _finish(
@@ -249,19 +253,29 @@ def _finish(
     run.share_buffers()
     network = restore_batch_norm(run.evaluated)
     for method in order.methods:
-        network = method.finish(network)
+        network = method.finish(network, _training_images(order, world))
     network.eval()
-    metrics = evaluate_in(network, task, world, batch_size=order.config.eval_batch_size, workers=order.config.workers)
+    batching = {"batch_size": order.config.eval_batch_size, "workers": order.config.workers}
+    metrics = evaluate_passes(network, task, order.methods, world, **batching)
     assert metrics is not None
     network.cpu()
     network.to(memory_format=torch.contiguous_format)
     example = task.example()
+    settings = _settings(network, order, metrics, example)
     after = profile(network, example)
     latency_ms = _latency_ms(network, example) if order.budget is not None and order.budget.latency_ms else None
     if order.budget is not None:
         _check_budget(order.budget, after, latency_ms, hint=f"The last checkpoint is in {run_dir / 'checkpoints'}.")
     report = record.build_report(
-        order, run, before=before, after=after, metrics=metrics, float_metrics=float_metrics, latency_ms=latency_ms
+        order,
+        run,
+        network,
+        before=before,
+        after=after,
+        metrics=metrics,
+        settings=settings,
+        float_metrics=float_metrics,
+        latency_ms=latency_ms,
     )
     artifact = run_dir / "artifact.safetensors"
     if world.is_first:
@@ -272,6 +286,26 @@ def _finish(
         write_report(report, run_dir / "report.html")
     wait_for_all(world)  # nobody leaves before the files are there
     return FitResult(run_dir=run_dir, artifact=artifact, network=network, metrics=metrics, report=report)
+
+
+def _training_images(order: Order, world: World) -> Iterator[Tensor]:
+    batches = order.task.train_batches(epoch=0, batch_size=order.config.batch_size, seed=order.config.seed)
+    return (inputs.to(world.device) for inputs, _ in batches)
+
+
+def _settings(network: nn.Module, order: Order, metrics: Mapping[str, float], example: Tensor) -> list[dict[str, Any]]:
+    """Metrics and cost of a network in each of its settings (bit-widths); none if it has only one. Ends in the first."""
+    passes = combined_passes(order.methods, network)
+    if len(passes) == 1:
+        return []
+    rows = []
+    for one in passes:
+        one.enter()
+        ending = f"/{one.name}"
+        own = {name.removesuffix(ending): value for name, value in metrics.items() if name.endswith(ending)}
+        rows.append({"name": one.name, "metrics": record.finite(own), "cost": record.totals(profile(network, example))})
+    passes[0].enter()
+    return rows
 
 
 def _check_budget(budget: Budget, cost: Profile, latency_ms: float | None, *, hint: str) -> None:

@@ -41,6 +41,8 @@ def load(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     try:
         schemes = {name: quant.LayerScheme.from_dict(scheme) for name, scheme in header.get("schemes", {}).items()}
         network = quant.quantize(network, schemes)
+        if "switch" in header:
+            network = quant.restore_switch(network, header["switch"])
         network.load_state_dict(tensors)
     except (UsageError, RuntimeError, AttributeError) as error:
         raise ArtifactError(f"{path}: its tensors do not fit the network that its header describes: {error}") from error

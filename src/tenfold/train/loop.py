@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -138,14 +139,19 @@ class Loop:
             inputs, targets = run.mixing(inputs, targets)
         run.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for one in combined_passes(run.methods, run.network):
-            one.enter()
-            with run.autocast():
-                outputs = run.forward(inputs)
-                loss = self._task.loss(outputs, targets, label_smoothing=run.config.label_smoothing)
-            loss = loss * one.weight if one.weight != 1 else loss
-            run.scaler.scale(loss).backward()
-            total += float(loss.detach())
+        with ExitStack() as stack:
+            for method in run.methods:
+                stack.enter_context(method.batch(run.network))
+            for one in combined_passes(run.methods, run.network):
+                one.enter()
+                with run.autocast():
+                    outputs = run.forward(inputs)
+                    loss = self._task.loss(outputs, targets, label_smoothing=run.config.label_smoothing)
+                if one.adjust is not None:
+                    loss = one.adjust(outputs, loss)
+                loss = loss * one.weight if one.weight != 1 else loss
+                run.scaler.scale(loss).backward()
+                total += float(loss.detach())
         penalty = summed_penalty(run.methods, run.network)
         if penalty is not None:
             run.scaler.scale(penalty).backward()

@@ -29,7 +29,14 @@ def _combine(choice: Sequence[Pass]) -> Pass:
         for one in choice:
             one.enter()
 
-    return Pass(weight=weight, enter=enter)
+    def adjust(outputs: Tensor, loss: Tensor) -> Tensor:
+        for one in choice:
+            if one.adjust is not None:
+                loss = one.adjust(outputs, loss)
+        return loss
+
+    name = " ".join(one.name for one in choice if one.name)
+    return Pass(weight=weight, enter=enter, name=name, adjust=adjust)
 
 
 def summed_penalty(methods: Sequence[Method], network: nn.Module) -> Tensor | None:

@@ -129,10 +129,11 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
 
 def costs(before: Profile, after: Profile) -> dict[str, dict[str, int]]:
     """The totals before and after the training."""
-    return {"before": _totals(before), "after": _totals(after)}
+    return {"before": totals(before), "after": totals(after)}
 
 
-def _totals(profile: Profile) -> dict[str, int]:
+def totals(profile: Profile) -> dict[str, int]:
+    """The totals of a bill."""
     return {
         "macs": profile.macs,
         "params": profile.params,
@@ -147,9 +148,11 @@ def artifact_header(
 ) -> dict[str, Any]:
     """The header of the artifact. It holds no times, so that equal trainings leave equal files."""
     asked = order.to_dict()
+    switch = quant.describe_switch(network)
     return {
         "architecture": architecture_of(network),
         "schemes": schemes_of(network),
+        **({} if switch is None else {"switch": switch}),
         "task": asked["task"],
         "metrics": finite(metrics),
         "budget": asked["budget"],
@@ -162,21 +165,23 @@ def artifact_header(
 def build_report(
     order: Order,
     run: Run,
+    network: nn.Module,
     *,
     before: Profile,
     after: Profile,
     metrics: Mapping[str, float],
+    settings: Sequence[Mapping[str, Any]],
     float_metrics: Mapping[str, float] | None,
     latency_ms: float | None,
 ) -> dict[str, Any]:
     """The content of `report.json`."""
     asked = order.to_dict()
     cost = costs(before, after)
-    found: dict[str, Any] = {"final": finite(metrics)}
+    outcome: dict[str, Any] = {"final": finite(metrics)}
     if float_metrics is not None:
-        found["float"] = finite(float_metrics)
+        outcome["float"] = finite(float_metrics)
     if run.best is not None:
-        found["best"] = finite(run.best)
+        outcome["best"] = finite(run.best)
     report = {
         "version": REPORT_VERSION,
         "command": list(order.command),
@@ -187,7 +192,7 @@ def build_report(
         "methods": asked["methods"],
         "budget": {} if order.budget is None else {"asked": order.budget.to_dict()},
         "cost": cost,
-        "metrics": found,
+        "metrics": outcome,
         "curves": [finite(row) for row in run.curves],
         "layers": [layer.to_dict() for layer in after.layers],
         "config": asked["train"],
@@ -199,6 +204,11 @@ def build_report(
         "data_seconds": sum(row["data_seconds"] for row in run.curves),
         "artifact": "artifact.safetensors",
     }
+    if settings:
+        report["settings"] = list(settings)
+    for method in order.methods:
+        if found := method.report(network):
+            report.setdefault("found", {})[method.name] = found
     if latency_ms is not None:
         report["latency_ms"] = latency_ms
     return report

@@ -20,7 +20,7 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, updat
     With N updates in all, w of them warm-up and r the warm-up's first fraction, update i runs at the peak rate times
 
         (1 - r) i / w + r                          for i < w
-        (1 + cos(pi (i - w) / (N - w))) / 2        cosine
+        (1 + cos(pi (i - w) / (N - w))) / 2        cosine; with `cycles`, so many of them one after another
         1 - (i - w) / (N - w)                      linear
         exp(-8 (i - w) / (N - w))                  exponential
         step_factor ^ (number of step_epochs passed)    step
@@ -41,7 +41,10 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, updat
     }
     schedule: Scheduler
     if config.schedule == "cosine":
-        schedule = CosineLRScheduler(optimizer, t_initial=falling, warmup_prefix=True, **common)
+        length = math.ceil(falling / config.cycles)
+        schedule = CosineLRScheduler(
+            optimizer, t_initial=length, cycle_limit=config.cycles, warmup_prefix=True, **common
+        )
     elif config.schedule == "linear":
         schedule = PolyLRScheduler(optimizer, t_initial=falling, power=1.0, warmup_prefix=True, **common)
     elif config.schedule == "exponential":

@@ -1,0 +1,248 @@
+"""One network that runs at several bit-widths."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tenfold.cost import Budget
+from tenfold.errors import UnknownNameError, UsageError
+from tenfold.methods.method import Method, Pass, register
+from tenfold.methods.sat import SAT, RescaledLayers
+from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits
+from tenfold.quant import (
+    Switch,
+    SwitchableBatchNorm,
+    calibrate,
+    find_switch,
+    make_switchable,
+    quantized_layers,
+    survey,
+)
+from tenfold.quant.switching import Norms, Width, check_widths, width_text
+
+Training = Literal["joint", "direct", "descending", "ascending"]
+_LOG = logging.getLogger("tenfold")
+_LOWEST_WITHOUT_CENTERED = 4
+_RUNAWAY = 4.0
+"""A clipping level this many times its start quantizes everything to zero soon."""
+
+
+@register
+@dataclass(kw_only=True)
+class AdaBits(Method):
+    """Train one set of weights to run at any bit-width of a list.
+
+    Each batch runs at every width, and the gradients are summed. Codes nest, so the widest hold all others. Batch norms
+    and clipping levels are private to a width.
+
+    Source: AdaBits (arXiv 1912.09666) with SAT's scale adjustment; `adabits.md`. The other ways to train are those that
+    the paper compares with.
+    """
+
+    name: ClassVar[str] = "adabits"
+
+    bits: tuple[Any, ...] = (8, 6, 5, 4)
+    """The widths: numbers, or pairs (weight bits, activation bits)."""
+    training: Training = "joint"
+    """"joint"; "direct": only the first width trains, the others get its weights; "descending" or "ascending": one width
+    after another, each for an equal part of the training (set train.cycles to as many as there are widths)."""
+    norms: Norms = "private"
+    """Batch norms: "private" to each width, "shared" by all, or private "statistics" with one scale and shift."""
+    private_levels: bool = True
+    """A clipping level for each width (S-CL)."""
+    scheme: SchemeChoice = "auto"
+    """Grid of the weights; "auto" is "centered" if a width is 3 or less (there "modified" drags all widths down), else
+    "modified"."""
+    rescale: RescaledLayers = "auto"
+    """Layers with SAT's scale adjustment."""
+    two_sided: bool | None = None
+    """Whether inputs may be negative; None: decided per layer from the data."""
+    calibrated: bool = True
+    """CG-PACT's gradient for the clipping levels instead of PACT's."""
+    distillation: float = 0.0
+    """How much the answers of the widest width teach the narrower ones; 0 is off, as in the paper."""
+    calibration_batches: int = 20
+    """Training batches that set the batch norms of widths that were not trained last ("direct" and the like)."""
+
+    _stage: int = field(default=0, init=False, repr=False)
+    _trained: bool = field(default=False, init=False, repr=False)
+    _taught: Tensor | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            pairs = [(one, one) if isinstance(one, int) else tuple(one) for one in self.bits]
+            self.widths: list[Width] = check_widths([(w, a) for w, a in pairs])
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"bits must be numbers or pairs, such as [8, 6, [4, 8]]; got {self.bits!r}.") from error
+        self.bits = tuple(w if w == a else (w, a) for w, a in self.widths)
+        for what, got, allowed in (
+            ("way of training", self.training, Training),
+            ("choice of norms", self.norms, Norms),
+        ):
+            if got not in get_args(allowed):
+                raise UnknownNameError(what, got, get_args(allowed))
+        if self.scheme == "auto":
+            lowest = min(w for w, _ in self.widths)
+            self.scheme = "modified" if lowest >= _LOWEST_WITHOUT_CENTERED else "centered"
+        check_options(*self.widths[0], self.scheme)
+        if self.distillation and self.training != "joint":
+            raise UsageError(f"distillation needs all widths in each batch; training={self.training!r} has one.")
+
+    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+        """Quantize all layers by the rules of SAT, and give each the widths of the list.
+
+        Raises:
+            UsageError: if the network is quantized already, or has nothing to quantize.
+        """
+        facts = survey(network, example)
+        wide, high = (max(bits) for bits in zip(*self.widths, strict=True))
+        base = SAT(
+            w_bits=wide,
+            a_bits=high,
+            scheme=self.scheme,
+            rescale=self.rescale,
+            two_sided=self.two_sided,
+            calibrated=self.calibrated,
+        )
+        network = base.attach(network, None, example)
+        layers = {name: [layer_bits(fact, w, a) for w, a in self.widths] for name, fact in facts.items()}
+        return make_switchable(network, self.widths, layers, norms=self.norms, private_levels=self.private_levels).to(
+            example.device
+        )
+
+    def passes(self, network: nn.Module) -> Sequence[Pass]:
+        """One pass at every width that trains now; after the training, at every width, the widest first."""
+        switch = _switch(network)
+        positions = list(range(len(self.widths)))
+        widest = max(positions, key=lambda at: self.widths[at])
+        if self._trained:
+            positions.sort(key=lambda at: self.widths[at], reverse=True)
+        elif self.training != "joint":
+            positions = [self._order[self._stage]]
+        return [
+            Pass(
+                name=width_text(self.widths[at]),
+                enter=_entering(switch, at),
+                adjust=self._teaching(at == widest) if self.distillation else None,
+            )
+            for at in positions
+        ]
+
+    @property
+    def _order(self) -> list[int]:
+        """The positions that train, one after another, where not all train together."""
+        ascending = sorted(range(len(self.widths)), key=lambda at: self.widths[at])
+        return {"direct": [0], "ascending": ascending, "descending": ascending[::-1]}[self.training]
+
+    def _teaching(self, is_teacher: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        """The widest width keeps its answers; the others are drawn towards them."""
+
+        def adjust(outputs: Tensor, loss: Tensor) -> Tensor:
+            if is_teacher or self._taught is None:
+                self._taught = outputs.detach()
+                return loss
+            wanted = F.log_softmax(self._taught.float(), dim=1)
+            distance = F.kl_div(F.log_softmax(outputs.float(), dim=1), wanted, log_target=True, reduction="batchmean")
+            return loss + self.distillation * distance
+
+        return adjust
+
+    @contextmanager
+    def batch(self, network: nn.Module) -> Iterator[None]:
+        """Normalize each weight once for all widths."""
+        if self.training != "joint":
+            yield
+            return
+        with ExitStack() as stack:
+            for _, layer in quantized_layers(network):
+                stack.enter_context(layer.weight_quantizer.sharing_normalization(layer.weight))
+            self._taught = None
+            yield
+
+    def step_end(self, run: Any) -> None:
+        """Go on to the next width where they train one after another; watch the clipping levels."""
+        if run.step % run.steps_per_epoch == 0:
+            self._watch_levels(run.network)
+        if self.training in ("joint", "direct"):
+            return
+        stage = min(run.step * len(self._order) // run.total_steps, len(self._order) - 1)
+        if stage > self._stage:
+            for network in (run.network, *([] if run.average is None else [run.average.module])):
+                _inherit(network, self._order[self._stage], self._order[stage])
+            self._stage = stage
+
+    def _watch_levels(self, network: nn.Module) -> None:
+        for name, layer in quantized_layers(network):
+            if layer.input_quantizer is None:
+                continue
+            levels = layer.input_quantizer.alpha.detach().abs().reshape(-1)
+            if float(levels.max()) > _RUNAWAY * layer.input_quantizer.initial_level:
+                _LOG.warning(
+                    "the clipping level of %s has grown to %.1f; its inputs may all become zero soon. "
+                    'Use scheme="centered", or a lower learning rate.',
+                    name,
+                    float(levels.max()),
+                )
+
+    def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
+        """Set the batch norms of the widths whose weights have changed since they trained; end at the widest width."""
+        self._trained = True
+        switch = _switch(network)
+        if self.training != "joint":
+            images = list(islice(batches, self.calibration_batches))
+            last = self._order[-1]
+            for position in range(len(self.widths)):
+                switch.position = position
+                if position != last and images:
+                    if self.training == "direct":
+                        _inherit(network, last, position)
+                    calibrate(network, images, levels=False)
+        switch.position = max(range(len(self.widths)), key=lambda at: self.widths[at])
+        return network
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which width trains, where one does after another."""
+        return {"stage": self._stage}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self._stage = int(state["stage"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The kind and the options, as a recipe writes them."""
+        options = super().to_dict()
+        options["bits"] = [list(one) if isinstance(one, tuple) else one for one in self.bits]
+        return options
+
+
+def _switch(network: nn.Module) -> Switch:
+    switch = find_switch(network)
+    assert switch is not None
+    return switch
+
+
+def _entering(switch: Switch, position: int) -> Callable[[], None]:
+    def enter() -> None:
+        switch.position = position
+
+    return enter
+
+
+@torch.no_grad()
+def _inherit(network: nn.Module, source: int, target: int) -> None:
+    """Give one width the private state of another."""
+    for module in network.modules():
+        if isinstance(module, SwitchableBatchNorm):
+            module.choices[target].load_state_dict(module.choices[source].state_dict())
+    for _, layer in quantized_layers(network):
+        if layer.input_quantizer is not None and layer.input_quantizer.alpha.dim():
+            layer.input_quantizer.alpha[target] = layer.input_quantizer.alpha[source]
