@@ -53,8 +53,8 @@ class AdaBits(Method):
     bits: tuple[Any, ...] = (8, 6, 5, 4)
     """The widths: numbers, or pairs (weight bits, activation bits)."""
     training: Training = "joint"
-    """"joint"; "direct": only the first width trains, the others get its weights; "descending" or "ascending": one width
-    after another, each for an equal part of the training (set train.cycles to as many as there are widths)."""
+    """"joint"; "direct": only the first width trains, the others get its weights; "descending" or "ascending": one
+    width after another, each for an equal part of the training (set train.cycles to as many as there are widths)."""
     norms: Norms = "private"
     """Batch norms: "private" to each width, "shared" by all, or private "statistics" with one scale and shift."""
     private_levels: bool = True
@@ -84,12 +84,10 @@ class AdaBits(Method):
         except (TypeError, ValueError) as error:
             raise UsageError(f"bits must be numbers or pairs, such as [8, 6, [4, 8]]; got {self.bits!r}.") from error
         self.bits = tuple(w if w == a else (w, a) for w, a in self.widths)
-        for what, got, allowed in (
-            ("way of training", self.training, Training),
-            ("choice of norms", self.norms, Norms),
-        ):
-            if got not in get_args(allowed):
-                raise UnknownNameError(what, got, get_args(allowed))
+        if self.training not in get_args(Training):
+            raise UnknownNameError("way of training", self.training, get_args(Training))
+        if self.norms not in get_args(Norms):
+            raise UnknownNameError("choice of batch norms", self.norms, get_args(Norms))
         if self.scheme == "auto":
             lowest = min(w for w, _ in self.widths)
             self.scheme = "modified" if lowest >= _LOWEST_WITHOUT_CENTERED else "centered"

@@ -255,8 +255,8 @@ def _finish(
     for method in order.methods:
         network = method.finish(network, _training_images(order, world))
     network.eval()
-    batching = {"batch_size": order.config.eval_batch_size, "workers": order.config.workers}
-    metrics = evaluate_passes(network, task, order.methods, world, **batching)
+    size, workers = order.config.eval_batch_size, order.config.workers
+    metrics = evaluate_passes(network, task, order.methods, world, batch_size=size, workers=workers)
     assert metrics is not None
     network.cpu()
     network.to(memory_format=torch.contiguous_format)
@@ -294,7 +294,7 @@ def _training_images(order: Order, world: World) -> Iterator[Tensor]:
 
 
 def _settings(network: nn.Module, order: Order, metrics: Mapping[str, float], example: Tensor) -> list[dict[str, Any]]:
-    """Metrics and cost of a network in each of its settings (bit-widths); none if it has only one. Ends in the first."""
+    """Metrics and cost of a network in each of its settings (bit-widths), ending in the first; none if it has only one."""
     passes = combined_passes(order.methods, network)
     if len(passes) == 1:
         return []
