@@ -56,7 +56,7 @@ def quantized(task: Classification, bits: tuple[int, int], epochs: int, folder: 
         seed=SEED,
         device="cpu",
     )
-    method = QAT(w_bits=bits[0], a_bits=bits[1], clamp=False, per_channel=True, calibrated=True, scheme="symmetric")
+    method = QAT(w_bits=bits[0], a_bits=bits[1], clamp=False, per_channel=True, calibrated=True)
     return fit(lite0(), task, [method], config=config, run_dir=folder, quiet=True).network
 
 

@@ -294,7 +294,7 @@ def _training_images(order: Order, world: World) -> Iterator[Tensor]:
 
 
 def _settings(network: nn.Module, order: Order, metrics: Mapping[str, float], example: Tensor) -> list[dict[str, Any]]:
-    """Metrics and cost of a network in each of its settings (bit-widths), ending in the first; none if it has only one."""
+    """Metrics and cost of a network in each of its settings (bit-widths); it ends in the first. None if it has one."""
     passes = combined_passes(order.methods, network)
     if len(passes) == 1:
         return []
