@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from reference import Reference, close, close_sum
+from reference import Reference, TinyNetwork, close, close_sum
 from tenfold.quant import ActivationQuantizer, LayerScheme, QuantLinear, WeightQuantizer, quantize
 from tenfold.quant.operators import quantize_activation, quantize_weight
 from tenfold.quant.schemes import num_steps, quantize_unit
@@ -144,27 +143,6 @@ def test_integer_weights_equal_the_exported_codes(folder):
     assert seen >= 60
 
 
-class _TinyNetwork(nn.Module):
-    """conv 3x3 on pixels, depthwise 3x3, pointwise 1x1, each with batch norm and ReLU; mean; linear."""
-
-    def __init__(self, tensors):
-        super().__init__()
-        width, outputs = tensors["init.conv0.weight"].shape[0], tensors["init.pw.weight"].shape[0]
-        self.conv0 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.bn0 = nn.BatchNorm2d(width)
-        self.dw = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.pw = nn.Conv2d(width, outputs, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.fc = nn.Linear(outputs, tensors["init.fc.weight"].shape[0])
-
-    def forward(self, x):
-        x = F.relu(self.bn0(self.conv0(x)))
-        x = F.relu(self.bn1(self.dw(x)))
-        x = F.relu(self.bn2(self.pw(x)))
-        return self.fc(x.mean((2, 3)))
-
-
 def _official_name(name: str) -> str:
     name = name.replace(".input_quantizer.alpha", ".alpha")
     return name.replace(".", ".bn.0.", 1) if name.startswith("bn") else name
@@ -183,7 +161,7 @@ def test_whole_training_steps_equal_the_official_ones(folder, name):
     case = next(case for case in reference.cases if case["case"] == name)
     tensors = reference.tensors(case)
     bits = case["bits_list"][0]
-    network = _TinyNetwork(tensors)
+    network = TinyNetwork(tensors)
     flags = case["flags"]
     convolution = "constant" if flags["rescale_conv"] else "none"
     linear = "constant" if flags["rescale"] else "none"

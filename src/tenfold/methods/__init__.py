@@ -1,8 +1,9 @@
 """What may happen to a network during one training: bit policies and in-training search, each a `Method`."""
 
 from tenfold.methods.adabits import AdaBits
+from tenfold.methods.fracbits import FracBits
 from tenfold.methods.method import Method, Pass, create, list_methods, register
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
 
-__all__ = ["QAT", "SAT", "AdaBits", "Method", "Pass", "create", "list_methods", "register"]
+__all__ = ["QAT", "SAT", "AdaBits", "FracBits", "Method", "Pass", "create", "list_methods", "register"]

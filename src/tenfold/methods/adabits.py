@@ -79,10 +79,10 @@ class AdaBits(Method):
 
     def __post_init__(self) -> None:
         try:
-            pairs = [(one, one) if isinstance(one, int) else tuple(one) for one in self.bits]
-            self.widths: list[Width] = check_widths([(w, a) for w, a in pairs])
-        except (TypeError, ValueError) as error:
+            pairs = [(one, one) if isinstance(one, int) else (int(one[0]), int(one[1])) for one in self.bits]
+        except (TypeError, ValueError, IndexError) as error:
             raise UsageError(f"bits must be numbers or pairs, such as [8, 6, [4, 8]]; got {self.bits!r}.") from error
+        self.widths: list[Width] = check_widths(pairs)
         self.bits = tuple(w if w == a else (w, a) for w, a in self.widths)
         if self.training not in get_args(Training):
             raise UnknownNameError("way of training", self.training, get_args(Training))

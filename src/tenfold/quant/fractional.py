@@ -23,6 +23,8 @@ class FractionalBits(BitPolicy):
         high: most bits.
         minimum: bits that the result never falls below, whatever the range (first and last layer).
         upper_is_next: see `interpolate_weight`.
+        passes_at_ends: whether numbers exactly at an end of the range get a gradient, as they must if `project` puts
+            them there. The official code has torch.clamp's, which is 0 there.
 
     Attributes:
         value: the learned numbers, () or (C,); they may leave the range, where no gradient reaches them.
@@ -37,18 +39,20 @@ class FractionalBits(BitPolicy):
         high: int = 8,
         minimum: int = 0,
         upper_is_next: bool = False,
+        passes_at_ends: bool = True,
     ) -> None:
         super().__init__()
         self.value = nn.Parameter(torch.tensor(start, dtype=torch.float32))
         self.low, self.high, self.minimum = low, high, minimum
         self.upper_is_next = upper_is_next
+        self.passes_at_ends = passes_at_ends
         self.frozen: Bits | None = None
 
     @property
     def learned(self) -> Tensor:
-        """The numbers in use, clipped to the range; outside of it they get no gradient, at its ends they do."""
-        clipped = self.value.detach().clamp(self.low, self.high).clamp(min=self.minimum)
-        return torch.where(clipped == self.value, self.value, clipped)  # torch.clamp has no gradient at the ends
+        """The numbers in use, clipped to the range; outside of it they get no gradient."""
+        clipped = self.value.clamp(self.low, self.high).clamp(min=self.minimum)
+        return torch.where(clipped == self.value, self.value, clipped) if self.passes_at_ends else clipped
 
     @property
     def active(self) -> int | Tensor:

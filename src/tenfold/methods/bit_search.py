@@ -1,0 +1,232 @@
+"""The search for bit-widths under a limit on BitOPs, bytes, or both: cost, penalty, rounding, repair.
+
+Source: FracBits (arXiv 2007.02017), `fracbits.md` sections 2.4 to 2.6. The last step, `repair`, is ours: the official
+procedure may end a percent above its target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tenfold.errors import BudgetError
+from tenfold.quant import FractionalBits
+
+_TRIALS = 10
+_BAND = 0.01
+"""The official bisection stops when the rounded cost is within so much of the target, on either side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedLayer:
+    """What one layer costs as a function of its bits.
+
+    Attributes:
+        name: of the layer.
+        macs: multiply-adds for one image.
+        weights: number of weights.
+        groups: of a convolution.
+        w: bits of the weights: learned, or a fixed number.
+        a: bits of the input: learned, or a fixed number.
+        gates: for each input channel, the learned kernel bits of the layer that makes it; a kernel of 0 bits saves its
+            channel here too. None where channels have no such layer.
+    """
+
+    name: str
+    macs: int
+    weights: int
+    groups: int
+    w: FractionalBits | int
+    a: FractionalBits | int
+    gates: FractionalBits | None = None
+
+
+Values = Mapping[FractionalBits, Tensor]
+"""Numbers to compute a cost with, by policy."""
+
+
+class BitSearch:
+    """Learned bits of a network (at one position of its switch), and what they may cost.
+
+    Args:
+        layers: all quantized layers.
+        other_bitops: BitOPs of everything else.
+        other_bytes: bytes of everything else: biases, layers that are not quantized.
+        spare_bytes: what whole numbers of bits leave free, because a byte begun in a file counts whole.
+        bitops: most BitOPs, or None.
+        bytes: most bytes, or None.
+
+    Raises:
+        BudgetError: if even the fewest bits cost more; the message says how much the smallest costs.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[SearchedLayer],
+        *,
+        other_bitops: float = 0.0,
+        other_bytes: float = 0.0,
+        spare_bytes: float = 0.0,
+        bitops: float | None = None,
+        bytes: float | None = None,
+    ) -> None:
+        self.layers = tuple(layers)
+        self._others = {"bitops": other_bitops, "bytes": other_bytes}
+        limits = {"bitops": bitops, "bytes": bytes}
+        self.limits = {quantity: float(limit) for quantity, limit in limits.items() if limit is not None}
+        self._spare = {"bitops": 0.0, "bytes": spare_bytes}
+        self.policies = [
+            policy for layer in self.layers for policy in (layer.w, layer.a) if isinstance(policy, FractionalBits)
+        ]
+        smallest = self.costs({policy: policy.rounded(-1e3) for policy in self.policies})
+        excess = [
+            f"{quantity}: asked for {limit:,.0f}, smallest {float(smallest[quantity]):,.0f}"
+            for quantity, limit in self.limits.items()
+            if float(smallest[quantity]) > limit
+        ]
+        if excess:
+            raise BudgetError(
+                f"no choice of bits keeps the budget. With the fewest bits that the range allows, {'; '.join(excess)}. "
+                "Raise the budget, allow fewer bits, or take a smaller network."
+            )
+
+    def costs(self, values: Values | None = None) -> dict[str, Tensor]:
+        """BitOPs and bytes for one image, 0-d, differentiable.
+
+        Args:
+            values: bits by policy; None takes those in use.
+        """
+        bitops, size = torch.zeros(()), torch.zeros(())
+        for layer in self.layers:
+            w, a = (_value(policy, values) for policy in (layer.w, layer.a))
+            gate = torch.ones(()) if layer.gates is None else _value(layer.gates, values).clamp(max=1)
+            w_groups = w.view(layer.groups, -1).mean(1) if w.dim() else w
+            inputs = a * gate
+            a_groups = inputs.view(layer.groups, -1).mean(1) if inputs.dim() else inputs
+            bitops = bitops + layer.macs * (w_groups * a_groups).mean()
+            gate_groups = gate.view(layer.groups, -1).mean(1) if gate.dim() else gate
+            size = size + layer.weights / 8 * (w_groups * gate_groups).mean()
+        return {"bitops": bitops + self._others["bitops"], "bytes": size + self._others["bytes"]}
+
+    def share(self, values: Values | None = None) -> float:
+        """The largest share of a limit that the cost takes: at most 1 if all limits are kept."""
+        costs = self.costs(values)
+        return max(
+            float(costs[quantity].detach()) / (limit - self._spare[quantity]) for quantity, limit in self.limits.items()
+        )
+
+    def penalty(self, kappa: float, relative: bool) -> Tensor:
+        """The term of the loss: kappa |C - C_target|, in units of 1e9 BitOPs and 1e6 bytes, or of the target (0-d)."""
+        costs = self.costs()
+        units = self.limits if relative else {"bitops": 1e9, "bytes": 1e6}
+        terms = [(costs[quantity] - limit).abs() / units[quantity] for quantity, limit in self.limits.items()]
+        return kappa * torch.stack(terms).sum()
+
+    def uniform_start(self) -> float:
+        """The real bit-width at which all layers together cost what they may."""
+        low = float(min(policy.low for policy in self.policies))
+        high = float(max(policy.high for policy in self.policies))
+        for _ in range(40):
+            middle = (low + high) / 2
+            filled = {p: torch.full_like(p.value, middle).clamp(max(p.low, p.minimum), p.high) for p in self.policies}
+            low, high = (middle, high) if self.share(filled) <= 1 else (low, middle)
+        return low
+
+    def rounded(self, strict: bool = True) -> tuple[dict[FractionalBits, Tensor], float]:
+        """The whole numbers that the search ends with, and the offset of the bisection.
+
+        Args:
+            strict: keep the limits for certain, and use up what they leave.
+        """
+        offset, _ = find_offset(lambda shift: self.share({p: p.rounded(shift) for p in self.policies}))
+        chosen = {policy: policy.rounded(offset) for policy in self.policies}
+        if strict:
+            for direction in (-1, 1, -1):  # raising several bits of a layer at once may have gone a little too far
+                self._repair(chosen, direction)
+        return chosen, offset
+
+    @torch.no_grad()
+    def _repair(self, chosen: dict[FractionalBits, Tensor], direction: int) -> None:
+        """Lower bits until every limit is kept (-1), or raise them while every limit is kept (+1), in place.
+
+        Greedy, by the estimated loss for each unit of cost. The loss of b bits is estimated by the power of their
+        quantization error, 4^-b, weighed by the tensor's part in its layer; against what was learned where bits fall.
+        """
+        while True:
+            slack = (1 - self.share(chosen)) * direction
+            if slack <= 0:
+                return
+            moves = [move for move in self._moves(chosen, direction) if direction < 0 or move[1] <= slack]
+            if not moves:
+                return
+            spent = 0.0
+            for position, (_, cost, policy, index) in enumerate(moves):
+                # A move changes what the others in its layer cost: so only half of the way before looking again.
+                if position and spent + cost > slack / 2:
+                    break
+                chosen[policy].view(-1)[index] += direction
+                spent += cost
+
+    def _moves(
+        self, chosen: dict[FractionalBits, Tensor], direction: int
+    ) -> list[tuple[float, float, FractionalBits, int]]:
+        """(loss for each unit of cost, cost as a share of the limits, policy, index) of every step, the best first."""
+        with torch.enable_grad():
+            values = {policy: bits.clone().requires_grad_() for policy, bits in chosen.items()}
+            costs = self.costs(values)
+            total = torch.stack([costs[quantity] / limit for quantity, limit in self.limits.items()]).sum()
+            slopes = torch.autograd.grad(total, list(values.values()))
+        moves = []
+        for (policy, bits), slope in zip(chosen.items(), slopes, strict=True):
+            least = max(policy.low, policy.minimum)
+            learned = policy.value.detach().clamp(least, policy.high)
+            reached = bits + direction
+            fits = (reached >= least) & (reached <= policy.high)
+            before = torch.maximum(learned, reached) if direction < 0 else bits
+            loss = (torch.exp2(-2 * reached) - torch.exp2(-2 * before)) / bits.numel()
+            scores = (loss / slope.clamp_min(1e-30)).reshape(-1).tolist()
+            for index, (fit, cost) in enumerate(
+                zip(fits.reshape(-1).tolist(), slope.reshape(-1).tolist(), strict=True)
+            ):
+                if fit and cost > 0:
+                    moves.append((scores[index], cost, policy, index))
+        return sorted(moves, key=lambda move: move[0])
+
+
+def find_offset(share_at: Callable[[float], float]) -> tuple[float, list[tuple[float, float]]]:
+    """The official bisection for an offset, in (-1, 0], at which the rounded bits cost what they may.
+
+    Args:
+        share_at: offset -> cost of the rounded bits, as a share of the target.
+
+    Returns:
+        The offset, and the (offset, share) tried.
+
+    Source: `fracbits.md` section 2.6. Bits are only ever shifted down; if they cost too little, they stay.
+    """
+    lower, higher, offset = -1.0, 0.0, 0.0
+    history = [(offset, share_at(offset))]
+    for _ in range(_TRIALS):
+        share = history[-1][1]
+        if share > 1 + _BAND:
+            higher = offset
+        elif share < 1 - _BAND:
+            lower = offset
+        else:
+            break
+        offset = (higher + lower) / 2
+        history.append((offset, share_at(offset)))
+    return offset, history
+
+
+def _value(policy: FractionalBits | int, values: Values | None) -> Tensor:
+    if isinstance(policy, int):
+        return torch.tensor(float(policy))
+    if values is None:
+        bits = policy.value.detach() if policy.frozen is not None else policy.learned
+    else:
+        bits = values[policy]
+    return bits if bits.device.type == "mps" else bits.double()  # BitOPs need more digits than float32 has

@@ -1,0 +1,336 @@
+"""Mixed precision by learned fractional bit-widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.cost import Budget, Profile, profile
+from tenfold.errors import UnknownNameError, UsageError
+from tenfold.methods.bit_search import BitSearch, SearchedLayer
+from tenfold.methods.method import Method, register
+from tenfold.methods.qat import QAT
+from tenfold.methods.sat import SAT
+from tenfold.methods.uniform import layer_bits
+from tenfold.quant import (
+    FLOAT_BITS,
+    Bits,
+    FractionalBits,
+    LayerFacts,
+    QuantLayer,
+    fix_bits,
+    quantized_layers,
+    survey,
+)
+from tenfold.quant.schemes import Scheme, check_scheme
+
+Base = Literal["sat", "pact", "trained"]
+Grain = Literal["layer", "kernel"]
+Constraint = Literal["relative", "absolute"]
+
+OFFICIAL_SEARCH_SHARE = 121 / 150
+_ABOVE_TARGET = 0.5
+
+
+@register
+@dataclass(kw_only=True)
+class FracBits(Method):
+    """Learn the bit-widths of every layer, or of every kernel, during one training, under a limit on BitOPs or bytes.
+
+    Bits are real numbers, between whole ones the two quantizers are interpolated; a term of the loss draws the cost to
+    the limit. After the search they are rounded, brought within the limit for certain, and frozen; training goes on.
+
+    Source: FracBits (arXiv 2007.02017), `fracbits.md`.
+    """
+
+    name: ClassVar[str] = "fracbits"
+
+    base: Base = "sat"
+    """"sat": scale adjustment and CG-PACT; "pact": DoReFa and PACT; "trained": weights keep their scale, one maximum
+    per channel (for a start from trained float weights)."""
+    like: int | None = None
+    """Take the BitOPs (the bytes, if `weight_only`) of the uniform network at so many bits as the budget."""
+    weight_only: bool = False
+    """Leave activations in float; then the budget must limit bytes."""
+    w_range: tuple[int, int] = (2, 8)
+    """Fewest and most bits of weights; with `weight_bits="kernel"` and 0, kernels are pruned."""
+    a_range: tuple[int, int] = (2, 8)
+    """Fewest and most bits of activations."""
+    weight_bits: Grain = "layer"
+    """Bits of weights for each "layer", or for each "kernel" (output channel)."""
+    start: float | None = None
+    """Bits to start from; None: those at which all layers together keep the budget, plus a half."""
+    kappa: float = 5.0
+    """Weight of the cost in the loss."""
+    constraint: Constraint = "relative"
+    """What kappa weighs: the distance from the budget as a share of it, or in 1e9 BitOPs and 1e6 bytes (the paper)."""
+    warmup_epochs: float = 0.0
+    """Epochs before the cost enters the loss."""
+    search_share: float = OFFICIAL_SEARCH_SHARE
+    """Part of the training after which bits are rounded and frozen."""
+    strict: bool = True
+    """After rounding, lower bits until the budget is kept, and raise them where it leaves room."""
+    upper_is_next: bool = False
+    """At a whole number, look at the next one above, so that bits there feel the loss (not in the paper's code)."""
+    project: bool = True
+    """Bring bits that left their range back after each step; outside of it they would feel nothing any more."""
+    scheme: Scheme = "original"
+    """Grid of the weights; the released configurations use "original"."""
+    two_sided: bool | None = None
+    """Whether inputs may be negative; None: decided per layer from the data."""
+
+    _step: int = field(default=0, init=False, repr=False)
+    _steps_per_epoch: int = field(default=1, init=False, repr=False)
+    _offset: float | None = field(default=None, init=False, repr=False)
+    _trajectory: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for what, got, allowed in (
+            ("base of fracbits", self.base, Base),
+            ("grain of the weights' bits", self.weight_bits, Grain),
+            ("constraint", self.constraint, Constraint),
+        ):
+            if got not in get_args(allowed):
+                raise UnknownNameError(what, got, get_args(allowed))
+        self.w_range, self.a_range = _checked_range("w_range", self.w_range), _checked_range("a_range", self.a_range)
+        if self.w_range[0] == 0 and self.weight_bits != "kernel":
+            raise UsageError('w_range begins at 0, which prunes kernels: this needs weight_bits="kernel".')
+        if self.a_range[0] == 0:
+            raise UsageError("a_range must begin at 1 or more: an input of 0 bits would leave a layer nothing to see.")
+        check_scheme(self.scheme, self.w_range[0])
+        if not 0 < self.search_share <= 1:
+            raise UsageError(f"search_share must be above 0 and at most 1; got {self.search_share}.")
+        if not self.kappa >= 0:
+            raise UsageError(f"kappa must be 0 or more; got {self.kappa}.")
+        if self.like is not None and not 1 <= self.like <= 8:
+            raise UsageError(f"like must be 1 to 8, the bits of a uniform network; got {self.like}.")
+
+    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+        """Quantize all layers, with learned bits in all but the first, and the weights of the last.
+
+        Raises:
+            BudgetError: if the budget is out of reach with the fewest bits that the range allows.
+            UsageError: if there is neither a budget on bits nor `like`, or the network is quantized already.
+        """
+        facts = survey(network, example)
+        a_bits = FLOAT_BITS if self.weight_only else self.a_range[1]
+        limits = self._limits(network, budget, example, facts)
+        network = self._base(a_bits).attach(network, None, example)
+        self._layers = dict(quantized_layers(network))
+        counted = profile(network, example)
+        known = BitSearch(self._searched(counted)).costs()
+        for name, layer in self._layers.items():
+            self._learn(layer, facts[name])
+        network.to(example.device)
+        self._search = BitSearch(
+            self._searched(counted),
+            other_bitops=counted.bitops - float(known["bitops"]),
+            other_bytes=counted.size_bytes - float(known["bytes"]),
+            spare_bytes=len(self._layers),
+            bitops=limits.get("bitops"),
+            bytes=limits.get("bytes"),
+        )
+        start = self.start if self.start is not None else self._search.uniform_start() + _ABOVE_TARGET
+        with torch.no_grad():
+            for policy in self._search.policies:
+                policy.value.fill_(min(max(start, policy.low), policy.high))
+        self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}
+        return network
+
+    def _base(self, a_bits: int) -> Method:
+        common: dict[str, Any] = {"w_bits": 8, "a_bits": a_bits, "scheme": self.scheme, "two_sided": self.two_sided}
+        if self.base == "sat":
+            return SAT(**common)
+        if self.base == "pact":
+            return QAT(**common)
+        return QAT(**common, clamp=False, per_channel=True, calibrated=True)
+
+    def _learn(self, layer: QuantLayer, fact: LayerFacts) -> None:
+        """Give a layer bits that are learned, where the rules for the first and the last layer leave a choice."""
+        if not (fact.is_first or (fact.is_last and fact.is_linear)):
+            count = len(layer.weight) if self.weight_bits == "kernel" else 0
+            layer.weight_quantizer.policy = self._policy(self.w_range, count)
+        if layer.input_quantizer is not None and not self.weight_only:
+            layer.input_quantizer.policy = self._policy(self.a_range, 0)
+
+    def _policy(self, allowed: tuple[int, int], count: int) -> FractionalBits:
+        start = float(allowed[1])
+        return FractionalBits(
+            [start] * count if count else start,
+            low=allowed[0],
+            high=allowed[1],
+            upper_is_next=self.upper_is_next,
+            passes_at_ends=self.project,
+        )
+
+    def _limits(
+        self, network: nn.Module, budget: Budget | None, example: Tensor, facts: Mapping[str, LayerFacts]
+    ) -> dict[str, float]:
+        limits = {} if budget is None else {"bitops": budget.bitops, "bytes": budget.bytes}
+        found = {quantity: float(limit) for quantity, limit in limits.items() if limit is not None}
+        if self.like is not None and not found:
+            uniform = self._uniform_cost(network, example, facts, self.like)
+            found = {"bytes": uniform.size_bytes} if self.weight_only else {"bitops": uniform.bitops}
+        if not found:
+            raise UsageError(
+                "fracbits needs a budget that bits can keep: bitops=…, bytes=… (--budget bitops=1.2G), or like=3 "
+                "(--like uniform:3) for that of a uniform network."
+            )
+        if self.weight_only and "bitops" in found:
+            raise UsageError("weight_only leaves activations in float, so BitOPs cannot be kept; give bytes=….")
+        return found
+
+    def _uniform_cost(self, network: nn.Module, example: Tensor, facts: Mapping[str, LayerFacts], bits: int) -> Profile:
+        a_bits = FLOAT_BITS if self.weight_only else bits
+
+        def bits_of(name: str, *_: Any) -> tuple[int, int]:
+            return layer_bits(facts[name], bits, a_bits) if name in facts else (FLOAT_BITS, FLOAT_BITS)
+
+        return profile(network, example, bits=bits_of)
+
+    def _searched(self, counted: Profile) -> list[SearchedLayer]:
+        """All layers with the bits that they have now, learned or fixed."""
+        macs = {row.name: row.macs for row in counted.layers if row.macs}
+        return [
+            SearchedLayer(
+                name=name,
+                macs=macs[name],
+                weights=layer.weight.numel(),
+                groups=getattr(layer, "groups", 1),
+                w=_learned_or_fixed(layer.weight_quantizer.policy, layer.w_bits),
+                a=_learned_or_fixed(getattr(layer.input_quantizer, "policy", None), layer.a_bits),
+            )
+            for name, layer in self._layers.items()
+        ]
+
+    def penalty(self, network: nn.Module) -> Tensor | None:
+        """The distance of the cost from the budget, while bits are learned."""
+        if self._offset is not None or self._step < self.warmup_epochs * self._steps_per_epoch:
+            return None
+        return self._search.penalty(self.kappa, self.constraint == "relative")
+
+    def step_end(self, run: Any) -> None:
+        """Keep bits in their range; at the end of the search, round and freeze them."""
+        self._step, self._steps_per_epoch = run.step, run.steps_per_epoch
+        if self._offset is not None:
+            return
+        if self.project:
+            for policy in self._search.policies:
+                policy.project()
+        if run.step % run.steps_per_epoch == 0:
+            self._record()
+        if run.step >= round(self.search_share * run.total_steps):
+            self._freeze()
+            if run.average is not None:
+                self._freeze_twin(run.average.module)
+
+    def _freeze(self) -> None:
+        self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}
+        chosen, self._offset = self._search.rounded(self.strict)
+        for policy, bits in chosen.items():
+            policy.freeze(bits)
+        self._record()
+
+    def _freeze_twin(self, network: nn.Module) -> None:
+        """Freeze the learned bits of the weight average at the same numbers."""
+        for name, twin in quantized_layers(network):
+            for policy, own in zip(_policies(twin), _policies(self._layers[name]), strict=True):
+                if isinstance(policy, FractionalBits) and isinstance(own, FractionalBits):
+                    policy.freeze(own.value.detach().to(policy.value.device))
+
+    def _record(self) -> None:
+        costs = self._search.costs()
+        self._trajectory.append(
+            {
+                "step": self._step,
+                **{quantity: float(costs[quantity].detach()) for quantity in ("bitops", "bytes")},
+                "w_bits": [_mean(layer.w) for layer in self._search.layers],
+                "a_bits": [_mean(layer.a) for layer in self._search.layers],
+            }
+        )
+
+    def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
+        """Fix the bits: what leaves is a plain quantized network."""
+        if self._offset is None:
+            self._freeze()
+        self._freeze_twin(network)
+        fix_bits(network, {name: (layer.w_bits, layer.a_bits) for name, layer in quantized_layers(network)})
+        return network
+
+    def report(self, network: nn.Module) -> dict[str, Any]:
+        """Learned and rounded bits of each layer, and their way there."""
+        share = {quantity: self._search.share() for quantity in self._search.limits}
+        return {
+            "limits": self._search.limits,
+            "used": share,
+            "offset": self._offset,
+            "layers": [
+                {
+                    "name": layer.name,
+                    "macs": layer.macs,
+                    "weights": layer.weights,
+                    "w_learned": _numbers(layer.w, self._learned),
+                    "a_learned": _numbers(layer.a, self._learned),
+                    "w_bits": _numbers(layer.w),
+                    "a_bits": _numbers(layer.a),
+                }
+                for layer in self._search.layers
+            ],
+            "trajectory": self._trajectory,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The phase, the frozen bits and the way there; learned bits are parameters of the network."""
+        frozen = self._offset is not None
+        return {
+            "step": self._step,
+            "steps_per_epoch": self._steps_per_epoch,
+            "offset": self._offset,
+            "bits": [policy.value.tolist() for policy in self._search.policies] if frozen else [],
+            "learned": [value.tolist() for value in self._learned.values()] if frozen else [],
+            "trajectory": self._trajectory,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`: bits that were frozen are frozen again."""
+        self._step, self._steps_per_epoch = int(state["step"]), int(state["steps_per_epoch"])
+        self._offset = state["offset"]
+        self._trajectory = [dict(row) for row in state["trajectory"]]
+        if self._offset is not None:
+            for policy, bits, learned in zip(self._search.policies, state["bits"], state["learned"], strict=True):
+                policy.freeze(torch.tensor(bits, device=policy.value.device))
+                self._learned[policy] = torch.tensor(learned)
+
+
+def _checked_range(name: str, given: Sequence[int]) -> tuple[int, int]:
+    bounds = tuple(given)
+    if len(bounds) != 2 or not all(type(one) is int for one in bounds) or not 0 <= bounds[0] < bounds[1] <= 8:
+        raise UsageError(f"{name} must be two whole numbers, the fewest and the most bits, from 0 to 8; got {given!r}.")
+    return bounds[0], bounds[1]
+
+
+def _learned_or_fixed(policy: nn.Module | None, bits: Bits) -> FractionalBits | int:
+    if isinstance(policy, FractionalBits):
+        return policy
+    assert isinstance(bits, int)
+    return bits
+
+
+def _policies(layer: QuantLayer) -> list[nn.Module]:
+    quantizers = [layer.weight_quantizer, layer.input_quantizer]
+    return [quantizer.policy for quantizer in quantizers if quantizer is not None]
+
+
+def _mean(bits: FractionalBits | int) -> float:
+    return float(bits) if isinstance(bits, int) else float(bits.learned.detach().mean())
+
+
+def _numbers(bits: FractionalBits | int, learned: Mapping[FractionalBits, Tensor] | None = None) -> list[float]:
+    if isinstance(bits, int):
+        return [float(bits)]
+    values = bits.value.detach() if learned is None else learned[bits]
+    return [round(float(one), 4) for one in values.reshape(-1)]
