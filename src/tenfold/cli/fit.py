@@ -30,6 +30,7 @@ def fit(
     method: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = (),
     bits: Annotated[str | None, Parameter(group=_WHAT)] = None,
     budget: Annotated[str | None, Parameter(group=_WHAT)] = None,
+    like: Annotated[str | None, Parameter(group=_WHAT)] = None,
     weights: Annotated[Path | None, Parameter(group=_WHAT)] = None,
     image_size: Annotated[int | None, Parameter(group=_WHAT)] = None,
     pixels: Annotated[bool | None, Parameter(group=_WHAT)] = None,
@@ -53,9 +54,10 @@ def fit(
         model: a name that `tenfold models` knows, also timm:NAME and torchvision:NAME.
         data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits.
         task: what the network is for; default: classify.
-        method: what happens while it trains, such as sat or qat; may be repeated, and applies in this order.
-        bits: WEIGHTS/ACTIVATIONS for the methods, such as 4/4.
+        method: what happens while it trains: sat, qat, adabits, fracbits; may be repeated, and applies in this order.
+        bits: WEIGHTS/ACTIVATIONS for sat and qat, such as 4/4; several for adabits, such as 8,6,5,4.
         budget: upper limits for one image, such as macs=50M,bytes=300k (also params, bitops, latency_ms).
+        like: uniform:BITS, to give fracbits the budget of a network with so many bits everywhere.
         weights: an artifact or a checkpoint to start from.
         image_size: side of the network's input, in pixels.
         pixels: feed raw pixels 0..255, as SAT's papers do.
@@ -85,6 +87,7 @@ def fit(
         methods=method,
         bits=bits,
         budget=budget,
+        like=like,
         task_options={"image_size": image_size, "pixels": pixels, "subset": subset, "skip_bad": skip_bad},
         train=overrides(train),
         settings=settings,
@@ -108,7 +111,7 @@ def fit(
 
 
 def _says_nothing(typed: Typed) -> bool:
-    said = (typed.recipe, typed.model, typed.task, typed.data, typed.bits, typed.budget)
+    said = (typed.recipe, typed.model, typed.task, typed.data, typed.bits, typed.budget, typed.like)
     options = (typed.task_options or {}).values()
     return not (any(said) or typed.methods or typed.train or typed.settings or any(o is not None for o in options))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenfold.cli.values import parse_bits
+from tenfold.cli.values import parse_like, parse_widths
 from tenfold.errors import MissingDataError, UsageError
 from tenfold.train.recipe import Recipe, load_recipe
 
@@ -34,6 +34,7 @@ class Typed:
     data: str | None = None
     methods: Sequence[str] = ()
     bits: str | None = None
+    like: str | None = None
     budget: str | None = None
     task_options: dict[str, Any] | None = None
     train: Sequence[str] = ()
@@ -70,20 +71,44 @@ def resolve_recipe(typed: Typed) -> Recipe:
 
 
 def _method_overrides(typed: Typed) -> list[str]:
-    bits = parse_bits(typed.bits) if typed.bits else None
     if typed.methods:
-        tables = [{"kind": kind, **_bit_options(bits)} for kind in typed.methods]
+        kinds = list(typed.methods)
+        tables = [{"kind": kind, **options} for kind, options in zip(kinds, _bit_options(typed, kinds), strict=True)]
         return [f"methods=[{', '.join(_inline(table) for table in tables)}]"]
-    if bits is None:
+    if typed.bits is None and typed.like is None:
         return []
-    count = len(load_recipe(typed.recipe, quick=typed.quick).methods) if typed.recipe else 0
-    if not count:
-        raise UsageError(f"--bits {typed.bits} needs a method that sets bits. Say --method sat.")
-    return [f"methods.{i}.{name}={value}" for i in range(count) for name, value in _bit_options(bits).items()]
+    recipe = load_recipe(typed.recipe, quick=typed.quick) if typed.recipe else None
+    options = _bit_options(typed, [method.kind for method in recipe.methods] if recipe else [])
+    return [f"methods.{i}.{key}={json.dumps(value)}" for i, one in enumerate(options) for key, value in one.items()]
 
 
-def _bit_options(bits: tuple[int, int] | None) -> dict[str, int]:
-    return {} if bits is None else {"w_bits": bits[0], "a_bits": bits[1]}
+def _bit_options(typed: Typed, kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """What --bits and --like mean for each method: one width, a list of them, or the budget of a uniform network."""
+    from tenfold import methods
+
+    widths = parse_widths(typed.bits) if typed.bits else []
+    like = None if typed.like is None else parse_like(typed.like)
+    found: list[dict[str, Any]] = []
+    for kind in kinds:
+        known = methods.list_options(kind)
+        if widths and "bits" in known:
+            found.append({"bits": [w if w == a else [w, a] for w, a in widths]})
+        elif widths and "w_bits" in known:
+            if len(widths) > 1:
+                raise UsageError(f"--bits {typed.bits}: the method {kind} has one bit-width. Use --method adabits.")
+            found.append({"w_bits": widths[0][0], "a_bits": widths[0][1]})
+        elif like is not None and "like" in known:
+            found.append({"like": like})
+        else:
+            found.append({})
+    if widths and not any("bits" in one or "w_bits" in one for one in found):
+        raise UsageError(
+            f"--bits {typed.bits} needs a method that is told its bits. Say --method sat, or --method adabits for "
+            "several. (fracbits learns its bits: give it --budget bitops=…, or --like uniform:3.)"
+        )
+    if like is not None and not any("like" in one for one in found):
+        raise UsageError(f"--like {typed.like} needs a method that learns its bits. Say --method fracbits.")
+    return found
 
 
 def _inline(table: dict[str, Any]) -> str:
@@ -122,8 +147,8 @@ def default_folder(recipe: Recipe, name: str | None) -> Path:
     if name is None:
         parts = [recipe.model.kind]
         for method in recipe.methods:
-            widths = [method.options.get(key) for key in ("w_bits", "a_bits")]
-            parts.append(method.kind + "".join(f"-{width}" for width in widths if width is not None))
+            told = [method.options.get(key) for key in ("w_bits", "a_bits", "like")] + method.options.get("bits", [])
+            parts.append(method.kind + "".join(f"-{width}" for width in told if width is not None))
         name = "-".join(parts)
     return Path("runs") / "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 

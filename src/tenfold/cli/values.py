@@ -34,6 +34,35 @@ def parse_bits(text: str) -> tuple[int, int]:
     )
 
 
+def parse_widths(text: str) -> list[tuple[int, int]]:
+    """Several bit-widths: "8,6,4", or with pairs "8,4/8".
+
+    Raises:
+        UsageError: if one of them is none.
+
+    Example:
+        >>> parse_widths("8,4/8")
+        [(8, 8), (4, 8)]
+    """
+    return [parse_bits(part) for part in text.split(",")]
+
+
+def parse_like(text: str) -> int:
+    """The network whose cost is the budget: "uniform:3".
+
+    Raises:
+        UsageError: if it is none.
+
+    Example:
+        >>> parse_like("uniform:3")
+        3
+    """
+    kind, _, bits = text.partition(":")
+    if kind == "uniform" and bits.isdecimal() and 1 <= int(bits) <= 8:
+        return int(bits)
+    raise UsageError(f"--like {text!r} is not allowed. Write uniform:BITS with 1 to 8 bits, such as uniform:3.")
+
+
 def parse_shape(text: str) -> tuple[int, ...]:
     """The shape of one image: "3x224x224".
 

@@ -2,8 +2,8 @@
 
 from tenfold.methods.adabits import AdaBits
 from tenfold.methods.fracbits import FracBits
-from tenfold.methods.method import Method, Pass, create, list_methods, register
+from tenfold.methods.method import Method, Pass, create, list_methods, list_options, register
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
 
-__all__ = ["QAT", "SAT", "AdaBits", "FracBits", "Method", "Pass", "create", "list_methods", "register"]
+__all__ = ["QAT", "SAT", "AdaBits", "FracBits", "Method", "Pass", "create", "list_methods", "list_options", "register"]

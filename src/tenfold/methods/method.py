@@ -121,6 +121,17 @@ def list_methods() -> list[str]:
     return sorted(_METHODS)
 
 
+def list_options(name: str) -> list[str]:
+    """The options that a method takes.
+
+    Raises:
+        UnknownNameError: if there is no such method.
+    """
+    if name not in _METHODS:
+        raise UnknownNameError("method", name, _METHODS)
+    return [one.name for one in fields(_METHODS[name]) if one.init]
+
+
 def create(name: str, **options: Any) -> Method:
     """A method by its name.
 
@@ -128,11 +139,8 @@ def create(name: str, **options: Any) -> Method:
         UnknownNameError: if there is no such method, or it has no such option.
         UsageError: if an option has a value that is not allowed.
     """
-    if name not in _METHODS:
-        raise UnknownNameError("method", name, _METHODS)
-    method = _METHODS[name]
-    known = {one.name for one in fields(method) if one.init}
+    known = list_options(name)
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of method {name!r}", option, known)
-    return method(**options)
+    return _METHODS[name](**options)

@@ -1,0 +1,52 @@
+"""One network at 8, 4 and 2 bits against three networks, and the other ways to get one.
+
+The claim (arXiv 1912.09666): joint training matches networks that were trained for one width each, private clipping
+levels (S-CL) help the lowest width, training one width after another from high to low comes close, from low to high
+destroys the low widths, and direct adaptation fails at distant widths.
+
+    python benchmarks/adabits_cifar10.py --data CIFAR_FOLDER         # half an hour on two cores; resumable
+
+Each width gets three epochs: three for a single one, for each stage of a progressive training, and three passes over
+each batch in joint training. Every run is recorded in results/adabits_cifar10.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from small_cifar10 import run_all, train
+
+WIDTHS = (8, 4, 2)
+EPOCHS = 3
+RESULTS = Path(__file__).parent / "results" / "adabits_cifar10.json"
+NAMES = (
+    *(f"individual {bits}" for bits in WIDTHS),
+    "joint",
+    "joint, shared level",
+    "direct",
+    "descending",
+    "ascending",
+)
+
+
+def run(name: str, seed: int, data: str, work: str) -> dict[str, Any]:
+    """One training; returns its accuracy at each width that it has."""
+    from tenfold.methods import SAT, AdaBits
+
+    if name.startswith("individual"):
+        bits = int(name.split()[1])
+        report = train(name, SAT(w_bits=bits, a_bits=bits), seed, data, work, epochs=EPOCHS)
+        top1 = {str(bits): report["metrics"]["final"]["top1"]}
+    else:
+        training = name.split(",")[0]
+        is_progressive = training in ("descending", "ascending")
+        method = AdaBits(bits=WIDTHS, training=training, private_levels=name != "joint, shared level")
+        cycles = len(WIDTHS) if is_progressive else 1
+        report = train(name, method, seed, data, work, epochs=EPOCHS * cycles, cycles=cycles)
+        top1 = {row["name"]: row["metrics"]["top1"] for row in report["settings"]}
+    return {"name": name, "seed": seed, "top1": top1, "seconds": report["seconds"]}
+
+
+if __name__ == "__main__":
+    run_all(RESULTS, NAMES, run, {"widths": list(WIDTHS), "epochs": EPOCHS}, __doc__.splitlines()[0])
