@@ -114,10 +114,81 @@ def one_image(record: dict[str, Any]) -> str:
     return table(["", "CPU seconds", "peak memory, MB"], rows)
 
 
+def adabits_cifar10(record: dict[str, Any]) -> str:
+    """Accuracy of each way of training at each width, mean and spread over seeds."""
+    widths = [str(bits) for bits in record["widths"]]
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in record["runs"]:
+        name = "individual" if run["name"].startswith("individual") else run["name"]
+        for width, top1 in run["top1"].items():
+            found.setdefault(name, {}).setdefault(width, []).append(100 * top1)
+    rows = [[name, *(spread(by_width.get(width, [])) for width in widths)] for name, by_width in found.items()]
+    return (
+        f"`preresnet20_cifar`, images 16x16, 6000 training images, {record['epochs']} epochs for each width, started from "
+        "SAT's float weights of the same seed. Top-1 % on 10,000 test images.\n\n"
+        + table(["", *(f"{width} bits" for width in widths)], rows)
+    )
+
+
+def fracbits_cifar10(record: dict[str, Any]) -> str:
+    """Accuracy and cost of uniform and learned bits under the same budgets."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in record["runs"]:
+        found.setdefault(run["name"], []).append(run)
+    rows = []
+    for name, runs in found.items():
+        used = [max(run["used"].values()) for run in runs if run["used"]]
+        rows.append(
+            [
+                name,
+                spread([100 * run["top1"] for run in runs]),
+                f"{mean(run['bitops'] for run in runs) / 1e6:.1f}",
+                f"{mean(run['bytes'] for run in runs) / 1e3:.1f}",
+                ", ".join(f"{100 * share:.1f}" for share in used) or "-",
+            ]
+        )
+    return (
+        f"`preresnet20_cifar`, images 16x16, 6000 training images, {record['epochs']} epochs, started from SAT's float "
+        "weights of the same seed.\n\n"
+        + table(["", "top-1 %, 10,000 test images", "M BitOPs", "kB", "budget used, %"], rows)
+    )
+
+
+def bits_step(record: dict[str, Any]) -> str:
+    """Ratios to the step at one width."""
+    rows = [
+        [
+            name,
+            f"{row['median_ratio']:.2f}",
+            f"{row['minimum_ratio']:.2f}",
+            f"{row['share_of_single_steps']:.2f}",
+            f"{row['saved_mb']:.0f}",
+        ]
+        for name, row in record["results"].items()
+    ]
+    return (
+        f"ResNet-18 for 32x32 images, batch {record['batch']}, channels-last, threads: {record['threads']}, "
+        f"{record['rounds']} rounds in turn; widths {', '.join(map(str, record['widths']))}.\n\n"
+        + table(
+            [
+                "",
+                "x one width (median)",
+                "x one width (best)",
+                "share of as many single steps",
+                "kept for backward, MB",
+            ],
+            rows,
+        )
+    )
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("sat_cifar10", "SAT against plain DoReFa + PACT", sat_cifar10),
+    ("adabits_cifar10", "AdaBits: one network at several bit-widths", adabits_cifar10),
+    ("fracbits_cifar10", "FracBits against uniform bits", fracbits_cifar10),
     ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
     ("qat_step", "One step of quantization-aware training", qat_step),
+    ("bits_step", "One step with learned bits, and with several", bits_step),
     ("export_speed", "The `fast` export beside float", export_speed),
     ("one_image", "One image, one process", one_image),
 )

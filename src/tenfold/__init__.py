@@ -12,8 +12,10 @@ from tenfold.lazy import resolve
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaBits": "methods",
     "Architecture": "models",
     "Budget": "cost",
+    "FracBits": "methods",
     "QAT": "methods",
     "SAT": "methods",
     "build": "models",
@@ -24,6 +26,7 @@ _HOMES = {
     "load": "train",
     "profile": "cost",
     "quantize": "quant",
+    "set_bits": "quant",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
