@@ -124,8 +124,8 @@ def adabits_cifar10(record: dict[str, Any]) -> str:
             found.setdefault(name, {}).setdefault(width, []).append(100 * top1)
     rows = [[name, *(spread(by_width.get(width, [])) for width in widths)] for name, by_width in found.items()]
     return (
-        f"`preresnet20_cifar`, images 16x16, 6000 training images, {record['epochs']} epochs for each width, started from "
-        "SAT's float weights of the same seed. Top-1 % on 10,000 test images.\n\n"
+        f"`preresnet20_cifar`, images 16x16, 6000 training images, {record['epochs']} epochs for each width, started "
+        "from SAT's float weights of the same seed. Top-1 % on 10,000 test images.\n\n"
         + table(["", *(f"{width} bits" for width in widths)], rows)
     )
 

@@ -40,9 +40,9 @@ def test_the_tables_of_sat_are_reproduced_to_the_printed_digit(name):
     with torch.device("meta"):
         network = torchvision.models.get_model(name, weights=None)
     recorder = record(network, ((3, 224, 224),), fake=True)  # once for all widths, to save time
-    assert make_rows(recorder, first_and_last(4, 4)) == profile(network, (3, 224, 224), bits=(4, 4))
+    assert make_rows(recorder, network, first_and_last(4, 4)) == profile(network, (3, 224, 224), bits=(4, 4))
     for bits, bitops, size in zip(BITS, *(row.split() for row in TABLE[name]), strict=True):
-        bill = make_rows(recorder, first_and_last(bits, bits))
+        bill = make_rows(recorder, network, first_and_last(bits, bits))
         assert printed_like(bill.bitops / 1e9, bitops) == bitops
         assert printed_like(bill.size_bytes / 1e6, size) == size
 

@@ -252,6 +252,14 @@ def test_frozen_bits_give_the_same_network_when_they_are_fixed(images):
     torch.testing.assert_close(method.finish(network, iter(()))(images), before, atol=0, rtol=0)
 
 
+def test_a_search_under_way_can_be_counted(images):
+    method = FracBits(like=3, weight_bits="kernel")
+    network = method.attach(_Network(), None, images)
+    bits = describe(network)["stem"].w_bits
+    assert bits == 8
+    assert 0.9 < profile(network, images).bitops / method._search.limits["bitops"] < 2
+
+
 def test_both_limits_are_kept(images):
     method = FracBits(search_share=0.5, w_range=(1, 8))
     budget = Budget(bitops=2.5e6, bytes=1100)

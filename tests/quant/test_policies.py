@@ -246,6 +246,15 @@ def test_a_switch_reaches_every_layer_and_norm_and_back_is_exact(switchable):
     assert not torch.equal(outputs[4, 4], first)
 
 
+def test_calibration_sets_the_level_of_the_current_width_only(switchable):
+    alpha = switchable.middle.input_quantizer.alpha
+    before = alpha.detach().clone()
+    set_bits(switchable, 4)
+    calibrate(switchable, [torch.rand(4, 3, 8, 8)])
+    changed = alpha.detach() != before
+    assert changed.tolist() == [False, True, False]
+
+
 def test_switching_takes_less_than_a_millisecond(switchable):
     start = time.perf_counter()
     for _ in range(100):

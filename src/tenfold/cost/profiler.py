@@ -82,7 +82,7 @@ def profile(module: nn.Module, example: Example, *, bits: tuple[int, int] | BitP
                 "This was a run without arithmetic, to count cost. A real batch as the example allows a real run."
             )
             raise
-    return make_rows(recorder, policy)
+    return make_rows(recorder, network, policy)
 
 
 def first_and_last(w_bits: int, a_bits: int) -> BitPolicy:

@@ -21,13 +21,18 @@ BitPolicy: TypeAlias = Callable[[str, nn.Module, int, int], tuple[Bits, Bits]]
 FLOAT_BITS = 32
 
 
-def make_rows(recorder: Recorder, policy: BitPolicy | None) -> Profile:
+def make_rows(recorder: Recorder, network: nn.Module, policy: BitPolicy | None) -> Profile:
     """The bill of a finished run.
+
+    Args:
+        recorder: of the run.
+        network: what the run's network is a copy of; it is asked for its bits, as the copy may have no values.
+        policy: bits of layers, see `profile`; None asks the network.
 
     Raises:
         UsageError: if the policy, or an attribute of a module, gives bits that are no whole number from 0 to 32.
     """
-    modules = dict(recorder.network.named_modules())
+    modules = dict(network.named_modules())
     works = sorted(recorder.works.values(), key=lambda work: work.order)
     bits = _bits_of_works(works, modules, policy)
     users = _users_of_parameters(recorder, works, modules)

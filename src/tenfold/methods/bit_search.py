@@ -31,8 +31,8 @@ class SearchedLayer:
         groups: of a convolution.
         w: bits of the weights: learned, or a fixed number.
         a: bits of the input: learned, or a fixed number.
-        gates: for each input channel, the learned kernel bits of the layer that makes it; a kernel of 0 bits saves its
-            channel here too. None where channels have no such layer.
+        gates: learned kernel bits of the layers that each input channel comes through; a kernel of 0 bits saves its
+            channel here too.
     """
 
     name: str
@@ -41,7 +41,7 @@ class SearchedLayer:
     groups: int
     w: FractionalBits | int
     a: FractionalBits | int
-    gates: FractionalBits | None = None
+    gates: tuple[FractionalBits, ...] = ()
 
 
 Values = Mapping[FractionalBits, Tensor]
@@ -61,6 +61,9 @@ class BitSearch:
 
     Raises:
         BudgetError: if even the fewest bits cost more; the message says how much the smallest costs.
+
+    Attributes:
+        kept: channels, by the policy of their kernels, that stay although their kernel may have 0 bits; bool, (C,).
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class BitSearch:
         bytes: float | None = None,
     ) -> None:
         self.layers = tuple(layers)
+        self.kept: dict[FractionalBits, Tensor] = {}
         self._others = {"bitops": other_bitops, "bytes": other_bytes}
         limits = {"bitops": bitops, "bytes": bytes}
         self.limits = {quantity: float(limit) for quantity, limit in limits.items() if limit is not None}
@@ -102,7 +106,7 @@ class BitSearch:
         bitops, size = torch.zeros(()), torch.zeros(())
         for layer in self.layers:
             w, a = (_value(policy, values) for policy in (layer.w, layer.a))
-            gate = torch.ones(()) if layer.gates is None else _value(layer.gates, values).clamp(max=1)
+            gate = self._gate(layer, values)
             w_groups = w.view(layer.groups, -1).mean(1) if w.dim() else w
             inputs = a * gate
             a_groups = inputs.view(layer.groups, -1).mean(1) if inputs.dim() else inputs
@@ -110,6 +114,15 @@ class BitSearch:
             gate_groups = gate.view(layer.groups, -1).mean(1) if gate.dim() else gate
             size = size + layer.weights / 8 * (w_groups * gate_groups).mean()
         return {"bitops": bitops + self._others["bitops"], "bytes": size + self._others["bytes"]}
+
+    def _gate(self, layer: SearchedLayer, values: Values | None) -> Tensor:
+        """How much of each input channel is there: 1, or the fraction of a bit that its kernel has left."""
+        gate = torch.ones(())
+        for policy in layer.gates:
+            present = _value(policy, values).clamp(max=1)
+            kept = self.kept.get(policy)
+            gate = gate * (present if kept is None else torch.where(kept.to(present.device), 1, present))
+        return gate
 
     def share(self, values: Values | None = None) -> float:
         """The largest share of a limit that the cost takes: at most 1 if all limits are kept."""
@@ -144,9 +157,13 @@ class BitSearch:
         offset, _ = find_offset(lambda shift: self.share({p: p.rounded(shift) for p in self.policies}))
         chosen = {policy: policy.rounded(offset) for policy in self.policies}
         if strict:
-            for direction in (-1, 1, -1):  # raising several bits of a layer at once may have gone a little too far
-                self._repair(chosen, direction)
+            self.repair(chosen)
         return chosen, offset
+
+    def repair(self, chosen: dict[FractionalBits, Tensor]) -> None:
+        """Bring whole numbers of bits within the limits for certain, and use up what those leave; in place."""
+        for direction in (-1, 1, -1):  # raising several bits of a layer at once may have gone a little too far
+            self._repair(chosen, direction)
 
     @torch.no_grad()
     def _repair(self, chosen: dict[FractionalBits, Tensor], direction: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
@@ -22,8 +23,11 @@ from tenfold.quant import (
     FractionalBits,
     LayerFacts,
     QuantLayer,
+    channel_paths,
     fix_bits,
+    pruned_kernels,
     quantized_layers,
+    remove_channels,
     survey,
 )
 from tenfold.quant.schemes import Scheme, check_scheme
@@ -121,6 +125,8 @@ class FracBits(Method):
         limits = self._limits(network, budget, example, facts)
         network = self._base(a_bits).attach(network, None, example)
         self._layers = dict(quantized_layers(network))
+        self._example = example[:2]
+        self._paths = channel_paths(network, self._example) if self.w_range[0] == 0 else {}
         counted = profile(network, example)
         known = BitSearch(self._searched(counted)).costs()
         for name, layer in self._layers.items():
@@ -203,9 +209,19 @@ class FracBits(Method):
                 groups=getattr(layer, "groups", 1),
                 w=_learned_or_fixed(layer.weight_quantizer.policy, layer.w_bits),
                 a=_learned_or_fixed(getattr(layer.input_quantizer, "policy", None), layer.a_bits),
+                gates=self._gates(name),
             )
             for name, layer in self._layers.items()
         ]
+
+    def _gates(self, name: str) -> tuple[FractionalBits, ...]:
+        """The kernel bits that decide whether an input channel of a layer is there."""
+        for path in self._paths.values():
+            for route in path.routes:
+                if name in route[1:]:
+                    before = [self._layers[one].weight_quantizer.policy for one in route[: route.index(name)]]
+                    return tuple(policy for policy in before if isinstance(policy, FractionalBits))
+        return ()
 
     def penalty(self, network: nn.Module) -> Tensor | None:
         """The distance of the cost from the budget, while bits are learned."""
@@ -217,6 +233,7 @@ class FracBits(Method):
         """Keep bits in their range; at the end of the search, round and freeze them."""
         self._step, self._steps_per_epoch = run.step, run.steps_per_epoch
         if self._offset is not None:
+            self._silence(run.network)
             return
         if self.project:
             for policy in self._search.policies:
@@ -234,6 +251,22 @@ class FracBits(Method):
         for policy, bits in chosen.items():
             policy.freeze(bits)
         self._record()
+
+    @torch.no_grad()
+    def _silence(self, network: nn.Module) -> None:
+        """Hold the batch norms behind pruned kernels at zero, so that nothing keeps their channels from being removed.
+
+        Such a channel carries a constant, the shift of its norm; what it did for later layers, their norms and biases
+        learn in the rest of the training.
+        """
+        for path in self._paths.values():
+            policy = self._layers[path.producer].weight_quantizer.policy
+            if path.norm is None or not isinstance(policy, FractionalBits) or not policy.value.dim():
+                continue
+            norm: Any = network.get_submodule(path.norm)
+            pruned = policy.value == 0
+            norm.bias[pruned] = 0
+            norm.running_mean[pruned] = 0
 
     def _freeze_twin(self, network: nn.Module) -> None:
         """Freeze the learned bits of the weight average at the same numbers."""
@@ -254,16 +287,45 @@ class FracBits(Method):
         )
 
     def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
-        """Fix the bits: what leaves is a plain quantized network."""
+        """Fix the bits and remove the channels of kernels with 0 bits: what leaves is a plain quantized network.
+
+        A channel that cannot be removed exactly stays; what it costs is then saved elsewhere.
+        """
         if self._offset is None:
             self._freeze()
         self._freeze_twin(network)
-        fix_bits(network, {name: (layer.w_bits, layer.a_bits) for name, layer in quantized_layers(network)})
+        self._silence(network)
+        if self._paths:
+            trial = copy.deepcopy(network)
+            self._keep_what_stays(trial)
+            chosen = {policy: policy.value.clone() for policy in self._search.policies}
+            if self.strict:
+                self._search.repair(chosen)
+            for policy, bits in chosen.items():
+                policy.freeze(bits)
+            self._freeze_twin(network)
+        _fix(network)
+        if self._paths:
+            example = self._example.to(next(network.parameters()).device)
+            network.cuts = [remove_channels(network.eval(), example, pruned_kernels(network))]  # type: ignore[assignment]
         return network
+
+    def _keep_what_stays(self, trial: nn.Module) -> None:
+        """Find out which pruned channels cannot be removed, and count them as there; cuts a copy."""
+        _fix(trial)
+        example = self._example.to(next(trial.parameters()).device)
+        removed = remove_channels(trial.eval(), example, pruned_kernels(trial))["removed"]
+        for name in self._paths:
+            policy = self._layers[name].weight_quantizer.policy
+            if isinstance(policy, FractionalBits) and policy.value.dim():
+                kept = torch.ones_like(policy.value, dtype=torch.bool)
+                kept[removed.get(name, [])] = False
+                self._search.kept[policy] = kept
 
     def report(self, network: nn.Module) -> dict[str, Any]:
         """Learned and rounded bits of each layer, and their way there."""
-        share = {quantity: self._search.share() for quantity in self._search.limits}
+        costs = self._search.costs()
+        share = {quantity: float(costs[quantity].detach()) / limit for quantity, limit in self._search.limits.items()}
         return {
             "limits": self._search.limits,
             "used": share,
@@ -304,6 +366,10 @@ class FracBits(Method):
             for policy, bits, learned in zip(self._search.policies, state["bits"], state["learned"], strict=True):
                 policy.freeze(torch.tensor(bits, device=policy.value.device))
                 self._learned[policy] = torch.tensor(learned)
+
+
+def _fix(network: nn.Module) -> None:
+    fix_bits(network, {name: (layer.w_bits, layer.a_bits) for name, layer in quantized_layers(network)})
 
 
 def _checked_range(name: str, given: Sequence[int]) -> tuple[int, int]:

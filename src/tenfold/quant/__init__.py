@@ -2,12 +2,16 @@
 
 from tenfold.quant.bits import BitPolicy, FixedBits, bits_text, simplest
 from tenfold.quant.calibration import calibrate
+from tenfold.quant.channels import ChannelPath, channel_paths
+from tenfold.quant.constant_channels import pruned_kernels
+from tenfold.quant.cutting import cut_channels
 from tenfold.quant.fractional import FractionalBits
 from tenfold.quant.interpolation import interpolate_activation, interpolate_weight
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.layers import QuantConv2d, QuantLayer, QuantLinear
 from tenfold.quant.operators import quantize_activation, quantize_weight
 from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
+from tenfold.quant.removal import remove_channels
 from tenfold.quant.schemes import FLOAT_BITS, SCHEMES, Bits, Grid, narrowest, widest
 from tenfold.quant.survey import LayerFacts, survey
 from tenfold.quant.swap import describe, fix_bits, quantizable_layers, quantize, quantized_layers
@@ -29,6 +33,7 @@ __all__ = [
     "ActivationQuantizer",
     "BitPolicy",
     "Bits",
+    "ChannelPath",
     "FixedBits",
     "FractionalBits",
     "Grid",
@@ -45,6 +50,8 @@ __all__ = [
     "available_bits",
     "bits_text",
     "calibrate",
+    "channel_paths",
+    "cut_channels",
     "describe",
     "describe_switch",
     "find_switch",
@@ -53,11 +60,13 @@ __all__ = [
     "interpolate_weight",
     "make_switchable",
     "narrowest",
+    "pruned_kernels",
     "quantizable_layers",
     "quantize",
     "quantize_activation",
     "quantize_weight",
     "quantized_layers",
+    "remove_channels",
     "restore_switch",
     "set_bits",
     "simplest",

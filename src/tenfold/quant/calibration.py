@@ -102,7 +102,7 @@ def _set_levels(network: nn.Module, batches: list[Tensor]) -> None:
             hook.remove()
     for quantizer, histogram in histograms.items():
         if histogram.top > 0 and widest(quantizer.policy.bits) != FLOAT_BITS:
-            quantizer.alpha.fill_(max(histogram.best_level(quantizer), MINIMUM_CLIPPING_LEVEL))
+            quantizer.active_alpha.fill_(max(histogram.best_level(quantizer), MINIMUM_CLIPPING_LEVEL))
 
 
 class _Histogram:

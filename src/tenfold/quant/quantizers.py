@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,57 @@ class WeightQuantizer(nn.Module):
     """Turns a float weight into the effective one: normalize, quantize, adjust the scale.
 
     Source: `sat.md` sections 2.1 and 2.2.
+
+    Attributes:
+        pinned_peak: a weight that goes on to count in the maximum although it was cut away, (1, 1, …), or (C_out, 1, …)
+            with one maximum per channel; or None. See `pin`.
+        pinned_factor: the scale adjustment at each slot of the policy, where it is no longer computed; or None.
     """
+
+    pinned_peak: Tensor | None
+    pinned_factor: Tensor | None
 
     def __init__(self, layer: LayerScheme) -> None:
         super().__init__()
         self.layer = layer
         self.policy: BitPolicy = FixedBits(layer.w_bits)
         self._normalized: Tensor | None = None
+        self.register_buffer("pinned_peak", None)
+        self.register_buffer("pinned_factor", None)
+
+    @torch.no_grad()
+    def pin(self, weight: Tensor, factor: Tensor | None) -> None:
+        """Keep the normalization of a weight from which parts will be cut away, so that what remains stays as it is.
+
+        Its largest element keeps its part in the maximum: it becomes a buffer, and is normalized along with the weight.
+        (A number to divide by would have to enter the operators, and their gradient; so nothing changes in them, and a
+        weight that grows beyond it in further training becomes the maximum as usual.)
+
+        Args:
+            weight: before the cut, (C_out, …).
+            factor: what `factor` gives for it, at each slot of the policy, (slots,); None without scale adjustment.
+        """
+        whole = self._whole(weight)
+        rows = whole.flatten(1) if self.layer.per_channel else whole.reshape(1, -1)
+        # tanh is not monotonic to the last bit, so its maximum is sought among its values.
+        magnitude = (rows.float().tanh() if self.layer.clamp else rows).abs()
+        largest = rows.gather(1, magnitude.argmax(1, keepdim=True))
+        self.pinned_peak = largest.view(-1, *[1] * (weight.dim() - 1)).clone()
+        self.pinned_factor = factor
+
+    def _whole(self, weight: Tensor) -> Tensor:
+        """The weight, with one more input channel if there is a pinned peak."""
+        if self.pinned_peak is None:
+            return weight
+        peak = self.pinned_peak.to(weight).expand(len(weight), 1, *weight.shape[2:])
+        return torch.cat([weight, peak], 1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Buffers that are None would not be loaded; a network that is built anew has no pins yet.
+        for name in ("pinned_peak", "pinned_factor"):
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The quantized weight, float32, before the scale adjustment."""
@@ -53,6 +98,11 @@ class WeightQuantizer(nn.Module):
 
     def at(self, weight: Tensor, bits: int | Tensor) -> Tensor:
         """The quantized weight at so many bits; see `BitPolicy.active`."""
+        whole = self._whole(weight)
+        quantized = self._quantized(whole, bits)
+        return quantized if whole is weight else quantized[:, :-1]
+
+    def _quantized(self, weight: Tensor, bits: int | Tensor) -> Tensor:
         layer = self.layer
         if isinstance(bits, Tensor):
             options = (layer.scheme, layer.per_channel, layer.clamp, self.policy.upper_is_next)
@@ -73,7 +123,8 @@ class WeightQuantizer(nn.Module):
         if not self.layer.clamp:  # then there is no tanh to share
             yield
             return
-        normalized = quantize_weight(weight, FLOAT_BITS, self.layer.scheme, self.layer.per_channel, True)
+        whole = self._whole(weight)
+        normalized = quantize_weight(whole, FLOAT_BITS, self.layer.scheme, self.layer.per_channel, True)
         self._normalized = normalized.detach().requires_grad_(weight.requires_grad)
         try:
             yield
@@ -89,6 +140,8 @@ class WeightQuantizer(nn.Module):
         """
         if self.layer.rescale == "none":
             return None
+        if self.pinned_factor is not None:
+            return self.pinned_factor[self.policy.slot].to(quantized.device)
         quantized, weight = quantized.detach().float(), weight.detach().float()
         spread = quantized.std(correction=min(1, quantized.numel() - 1))
         deviation = spread.clamp_min(torch.finfo(torch.float32).eps)  # all codes may be equal
@@ -110,7 +163,7 @@ class WeightQuantizer(nn.Module):
             quantized = self.at(weight, torch.tensor(bits, dtype=torch.float32, device=weight.device))
         normalized, scale = quantized, units
         if not self.layer.clamp:
-            peak = weight_peak(weight, self.layer.per_channel)
+            peak = weight_peak(self._whole(weight), self.layer.per_channel)
             normalized, scale = quantized / peak, units * (peak.flatten() if self.layer.per_channel else peak.squeeze())
         factor = self.factor(quantized, weight)
         rows = units.view(-1, *[1] * (weight.dim() - 1)) if units.dim() else units

@@ -43,6 +43,8 @@ def load(path: str | Path, network: nn.Module | None = None) -> nn.Module:
         network = quant.quantize(network, schemes)
         if "switch" in header:
             network = quant.restore_switch(network, header["switch"])
+        for cut in header.get("cuts", []):
+            network = quant.cut_channels(network, cut)
         network.load_state_dict(tensors)
     except (UsageError, RuntimeError, AttributeError) as error:
         raise ArtifactError(f"{path}: its tensors do not fit the network that its header describes: {error}") from error

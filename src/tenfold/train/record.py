@@ -148,11 +148,12 @@ def artifact_header(
 ) -> dict[str, Any]:
     """The header of the artifact. It holds no times, so that equal trainings leave equal files."""
     asked = order.to_dict()
-    switch = quant.describe_switch(network)
+    switch, cuts = quant.describe_switch(network), getattr(network, "cuts", [])
     return {
         "architecture": architecture_of(network),
         "schemes": schemes_of(network),
         **({} if switch is None else {"switch": switch}),
+        **({"cuts": cuts} if cuts else {}),
         "task": asked["task"],
         "metrics": finite(metrics),
         "budget": asked["budget"],
