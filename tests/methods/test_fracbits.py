@@ -252,6 +252,29 @@ def test_frozen_bits_give_the_same_network_when_they_are_fixed(images):
     torch.testing.assert_close(method.finish(network, iter(()))(images), before, atol=0, rtol=0)
 
 
+def test_pruned_channels_are_counted_and_gone(images):
+    method = FracBits(weight_bits="kernel", w_range=(0, 4), a_range=(2, 4), search_share=0.5, kappa=20.0, start=1.0)
+    torch.manual_seed(0)
+    smallest = Budget(bitops=1.3e6)
+    network = trained(method, images, smallest)
+    with torch.no_grad():  # kernels that the search has not pruned of itself
+        policy = method._layers["middle"].weight_quantizer.policy
+        pruned = policy.value.clone()
+        pruned[[1, 5, 9]] = 0
+        policy.freeze(pruned)
+    method._silence(network)
+    network.eval()
+    before = network(images)
+    whole = profile(network, images)
+    finished = method.finish(network, iter(()))
+    torch.testing.assert_close(finished(images), before, atol=1e-5, rtol=1e-5)
+    cost = profile(finished, images)
+    assert cost.bitops <= 1.3e6
+    assert cost.macs < whole.macs
+    assert finished.middle.out_channels == finished.last.in_channels <= 13
+    assert finished.cuts[0]["removed"]["middle"]
+
+
 def test_a_search_under_way_can_be_counted(images):
     method = FracBits(like=3, weight_bits="kernel")
     network = method.attach(_Network(), None, images)

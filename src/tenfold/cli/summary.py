@@ -2,36 +2,94 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-
-def result_table(report: Mapping[str, Any]) -> Table:
-    """Accuracy and cost, before and after, from a report's dictionary."""
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
-    from tenfold.cost import format_amount
-    from tenfold.train.report import facts, numbers
+
+def result_table(report: Mapping[str, Any]) -> RenderableType:
+    """Accuracy and cost, before and after, and what the methods found out, from a report's dictionary."""
+    from rich.console import Group
+
+    parts: list[RenderableType] = [_before_and_after(report)]
+    for part in (_widths(report), _learned_bits(report)):
+        if part is not None:
+            parts.extend(("", part))
+    return Group(*parts)
+
+
+def _before_and_after(report: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tenfold.train.report import facts, found, numbers
 
     table = Table(title=Text(facts.model_name(report), "bold"), title_justify="left", box=None, pad_edge=False)
     table.add_column("")
-    for heading in ("Before", "After", ""):
+    width = found.counted(report)
+    for heading in ("Before", f"After, {width.label}" if width else "After", ""):
         table.add_column(heading, justify="right", header_style="dim")
     start, final = facts.metric(report, "float"), facts.metric(report, "final")
     change = numbers.points(final - start)
     table.add_row(
-        facts.metric_label(facts.main_metric(report)),
+        facts.metric_label(facts.main_metric(report)) + (", mean" if found.settings(report) else ""),
         numbers.percent(start),
         Text(numbers.percent(final), "bold"),
         Text("" if change == numbers.UNKNOWN else f"{change} points", "green" if final >= start - 0.01 else "yellow"),
     )
     for quantity, label in facts.COSTS:
         before, after = facts.cost(report, "before", quantity), facts.cost(report, "after", quantity)
-        unit = "B" if quantity == "bytes" else ""
+        spell = numbers.spelling(quantity)
         smaller = Text(f"{numbers.times(before, after)} less", "green") if after < 0.998 * before else Text("")
-        table.add_row(label, format_amount(before, unit), Text(format_amount(after, unit), "bold"), smaller)
+        table.add_row(label, spell(before), Text(spell(after), "bold"), smaller)
     return table
+
+
+def _widths(report: Mapping[str, Any]) -> Table | None:
+    """Accuracy and cost at every bit-width of a switchable network."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from tenfold.train.report import facts, found, numbers
+
+    settings = found.settings(report)
+    if not settings:
+        return None
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Bits", header_style="dim")
+    for heading in (facts.metric_label(facts.main_metric(report)), "BitOPs", "Size"):
+        table.add_column(heading, justify="right", header_style="dim")
+    for one in settings:
+        cost = numbers.count(one.costs["bitops"]), numbers.size(one.costs["bytes"])
+        table.add_row(Text(one.name, "bold"), Text(numbers.percent(one.metric), "bold"), *cost)
+    return table
+
+
+def _learned_bits(report: Mapping[str, Any]) -> Text | None:
+    """What FracBits was asked for, what it used of it, and the range of its bits."""
+    from rich.text import Text
+
+    from tenfold.train.report import found, numbers
+
+    outcome = found.learned(report)
+    if outcome is None:
+        return None
+    labels = {"bitops": "BitOPs", "bytes": "size"}
+    words = []
+    for quantity, limit in outcome.limits.items():
+        used = outcome.used[quantity]
+        share = f", {numbers.percent(used, 2)} used" if math.isfinite(used) else ""
+        words.append(f"{labels[quantity]} at most {numbers.spelling(quantity)(limit)}{share}")
+    for name, layers in (
+        ("weights", [layer.w_bits for layer in outcome.layers]),
+        ("inputs", [layer.a_bits for layer in outcome.layers]),
+    ):
+        bits = [one for layer in layers for one in layer]
+        if bits:
+            words.append(f"{name} {numbers.bits_text(bits)}")
+    return Text.assemble(("fracbits: ", "bold"), "; ".join(words)) if words else None

@@ -157,12 +157,18 @@ class BitSearch:
         offset, _ = find_offset(lambda shift: self.share({p: p.rounded(shift) for p in self.policies}))
         chosen = {policy: policy.rounded(offset) for policy in self.policies}
         if strict:
-            self.repair(chosen)
+            self.repair(chosen, fill=True)
         return chosen, offset
 
-    def repair(self, chosen: dict[FractionalBits, Tensor]) -> None:
-        """Bring whole numbers of bits within the limits for certain, and use up what those leave; in place."""
-        for direction in (-1, 1, -1):  # raising several bits of a layer at once may have gone a little too far
+    def repair(self, chosen: dict[FractionalBits, Tensor], *, fill: bool) -> None:
+        """Bring whole numbers of bits within the limits for certain, in place.
+
+        Args:
+            chosen: bits by policy.
+            fill: whether to raise bits, too, where the limits leave room.
+        """
+        # Raising several bits of a layer at once may go a little too far, so bits are lowered once more.
+        for direction in (-1, 1, -1) if fill else (-1,):
             self._repair(chosen, direction)
 
     @torch.no_grad()

@@ -300,7 +300,7 @@ class FracBits(Method):
             self._keep_what_stays(trial)
             chosen = {policy: policy.value.clone() for policy in self._search.policies}
             if self.strict:
-                self._search.repair(chosen)
+                self._search.repair(chosen, fill=False)
             for policy, bits in chosen.items():
                 policy.freeze(bits)
             self._freeze_twin(network)

@@ -9,7 +9,9 @@ from typing import Any
 
 from tenfold.files import write_text
 from tenfold.train.report import facts, sections
+from tenfold.train.report.bits import learned_bits
 from tenfold.train.report.markup import Html, join, tag
+from tenfold.train.report.widths import widths
 
 __all__ = ["render_report", "write_report"]
 
@@ -24,7 +26,9 @@ def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
     Args:
         report: the content of `report.json`. Optional keys: "exports" (rows with "file", "profile", "bytes",
             "predicted_bytes", "worst_steps", "top1_agreement", "top1") and "bench" (rows with "file", "engine",
-            "median_ms", "spread_ms"). What is missing is left out of the page.
+            "median_ms", "spread_ms"), "settings" (AdaBits: a row for each bit-width with "name", "metrics", "cost") and
+            "found" (FracBits: "limits", "used", "offset", "layers", "trajectory"). What is missing is left out of the
+            page.
         path: the file to write, such as `RUN/report.html`.
 
     Returns:
@@ -44,8 +48,10 @@ def render_report(report: Mapping[str, Any]) -> str:
         sections.header(report),
         sections.headline(report),
         sections.budget(report),
+        widths(report),
         sections.cost(report),
         sections.curves(report),
+        learned_bits(report),
         sections.layers(report),
         sections.exports(report),
         sections.bench(report),

@@ -16,9 +16,18 @@ def number(value: Any) -> float:
     if isinstance(value, bool):
         return math.nan
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        read = float(value)
+    except (TypeError, ValueError, OverflowError):
         return math.nan
+    # Beyond what a 32-bit float can hold nothing was measured, and drawings would overflow.
+    return read if abs(read) < 3.5e38 else math.nan
+
+
+def numbers(value: Any) -> list[float]:
+    """The numbers in a list, NaN for what is none; a single number counts as a list of one."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [number(one) for one in value]
+    return [] if value is None or isinstance(value, Mapping) else [number(value)]
 
 
 def table(value: Any) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 from tenfold.cost import format_amount
 
@@ -95,6 +96,47 @@ def milliseconds(value: float, digits: int = 3) -> str:
         '2.04 ms'
     """
     return f"{format_amount(value, digits=digits)} ms" if math.isfinite(value) else UNKNOWN
+
+
+def spelling(quantity: str) -> Callable[[float], str]:
+    """How values of a quantity are written."""
+    return {"bytes": size, "latency_ms": milliseconds}.get(quantity, count)
+
+
+def bit_word(value: float) -> str:
+    """A bit-width: whole, a mean of several, or float.
+
+    Example:
+        >>> bit_word(4.0), bit_word(3.471), bit_word(32)
+        ('4', '3.47', 'float')
+    """
+    if not math.isfinite(value):
+        return UNKNOWN
+    return "float" if value >= 32 else f"{value:g}" if value == int(value) else f"{value:.2f}"
+
+
+def bit_range(values: Sequence[float], form: str = "{:g}") -> str:
+    r"""The least and the most of several bit-widths, one number if they are the same.
+
+    Example:
+        >>> bit_range([3.0, 2.0, 8.0]) == "2\N{EN DASH}8", bit_range([2.714, 2.714], "{:.2f}")
+        (True, '2.71')
+    """
+    if not values:
+        return UNKNOWN
+    ends = ["float" if value >= 32 else form.format(value) for value in (min(values), max(values))]
+    return ends[0] if ends[0] == ends[1] else "\N{EN DASH}".join(ends)
+
+
+def bits_text(values: Sequence[float]) -> str:
+    """A range of bit-widths with its unit.
+
+    Example:
+        >>> bits_text([4.0, 4.0]), bits_text([32.0])
+        ('4 bits', 'float')
+    """
+    text = bit_range(values)
+    return text if text in ("float", UNKNOWN) else f"{text} bits"
 
 
 def _three_digits(value: float) -> str:

@@ -6,12 +6,25 @@ import math
 import shlex
 from collections.abc import Callable, Iterable
 
-from tenfold.train.report import facts, numbers
-from tenfold.train.report.charts import Line, line_chart
+from tenfold.train.report import facts, found, numbers
+from tenfold.train.report.charts import Line, line_chart, ramp
 from tenfold.train.report.facts import Report
+from tenfold.train.report.layer_rows import DENSE
 from tenfold.train.report.markup import Html, join, tag
+from tenfold.train.report.parts import (
+    badge,
+    bar,
+    bar_row,
+    details,
+    figure,
+    limit_row,
+    section,
+    swatch,
+    table,
+    verdict,
+    whole,
+)
 
-_UNITS: dict[str, Callable[[float], str]] = {"bytes": numbers.size, "latency_ms": numbers.milliseconds}
 _BUDGET_LABELS = {**dict(facts.COSTS), "latency_ms": "Latency"}
 
 
@@ -35,29 +48,32 @@ def headline(report: Report) -> Html:
     """The four numbers that a reader came for: accuracy, size, BitOPs, MACs."""
     cards = []
     final, start = facts.metric(report, "final"), facts.metric(report, "float")
+    widths, width = found.settings(report), found.counted(report)
     if math.isfinite(final):
         note = (
-            tag("span", f"{numbers.points(final - start)} points", class_=_verdict(final >= start - 0.01))
+            tag("span", f"{numbers.points(final - start)} points", class_=verdict(final >= start - 0.01))
             if math.isfinite(start)
             else None
         )
         versus = (
-            join(" against ", _whole(numbers.percent(start)), " in float")
+            join(" against ", whole(numbers.percent(start)), " in float")
             if math.isfinite(start)
             else Html("on the evaluation images")
         )
-        cards.append(_card(facts.metric_label(facts.main_metric(report)), numbers.percent(final), note, versus))
+        label = facts.metric_label(facts.main_metric(report)) + (f", mean of {len(widths)} widths" if widths else "")
+        cards.append(_card(label, numbers.percent(final), note, versus))
     for quantity, label in facts.COSTS[:3]:
         before, after = facts.cost(report, "before", quantity), facts.cost(report, "after", quantity)
         if not math.isfinite(after):
             continue
-        spelled = _spell(quantity)
+        spelled = numbers.spelling(quantity)
         smaller = math.isfinite(before) and before > after
         note = tag("span", f"{numbers.times(before, after)} less", class_="good") if smaller else None
         versus = (
-            join(" than ", _whole(spelled(before))) if smaller else Html("unchanged" if math.isfinite(before) else "")
+            join(" than ", whole(spelled(before))) if smaller else Html("unchanged" if math.isfinite(before) else "")
         )
-        cards.append(_card(label, spelled(after), note, versus))
+        at_width = f" at {width.label}" if width and quantity != "macs" else ""
+        cards.append(_card(label + at_width, spelled(after), note, versus))
     return tag("section", *cards, class_="cards")
 
 
@@ -70,26 +86,11 @@ def budget(report: Report) -> Html | None:
     for quantity, limit in asked.items():
         measured = quantity == "latency_ms"  # not counted, and so not among the costs
         got = facts.number(report.get(quantity)) if measured else facts.cost(report, "after", quantity)
-        spelled = _spell(quantity)
+        spelled = numbers.spelling(quantity)
         label = _BUDGET_LABELS.get(quantity, facts.metric_label(quantity))
-        if not math.isfinite(got) or limit <= 0:
-            lines.append(_bar_row(label, f"at most {spelled(limit)}", "not measured", None, ""))
-            continue
-        inside = got <= limit
-        kept = kept and inside
-        share = got / limit
-        # The bar's full length is the limit; what exceeds it is drawn in the warning colour over the whole length.
-        lines.append(
-            _bar_row(
-                label,
-                f"{spelled(got)} of {spelled(limit)}",
-                numbers.percent(share, 0),
-                min(1.0, share),
-                "fill-after" if inside else "fill-over",
-            )
-        )
-    badge = tag("span", "kept" if kept else "exceeded", class_=f"badge {_verdict(kept)}")
-    return _section(join("Budget ", badge), tag("div", *lines, class_="bars"))
+        kept = kept and not got > limit  # what was not measured exceeds nothing
+        lines.append(limit_row(label, got, limit, spelled))
+    return section(join("Budget ", badge(kept, "kept", "exceeded")), tag("div", *lines, class_="bars"))
 
 
 def cost(report: Report) -> Html | None:
@@ -99,15 +100,15 @@ def cost(report: Report) -> Html | None:
         before, after = facts.cost(report, "before", quantity), facts.cost(report, "after", quantity)
         if not (math.isfinite(before) and math.isfinite(after)):
             continue
-        spelled, largest = _spell(quantity), max(before, after) or 1.0
+        spelled, largest = numbers.spelling(quantity), max(before, after) or 1.0
         lines.append(
             tag(
                 "div",
                 tag("span", label, class_="bar-name"),
                 tag(
                     "div",
-                    _bar(before / largest, "fill-before", f"before: {spelled(before)}"),
-                    _bar(after / largest, "fill-after", f"after: {spelled(after)}"),
+                    bar(before / largest, "fill-before", f"before: {spelled(before)}"),
+                    bar(after / largest, "fill-after", f"after: {spelled(after)}"),
                     class_="pair",
                 ),
                 tag("span", tag("span", spelled(before), class_="quiet"), tag("b", spelled(after)), class_="bar-value"),
@@ -117,8 +118,10 @@ def cost(report: Report) -> Html | None:
         )
     if not lines:
         return None
-    key = tag("p", _swatch("fill-before"), "before ", _swatch("fill-after"), "after, for one image", class_="quiet key")
-    return _section("Cost before and after", key, tag("div", *lines, class_="bars"))
+    width = found.counted(report)
+    after_what = f"after, for one image{f' at {width.label}' if width else ''}"
+    key = tag("p", swatch("fill-before"), "before ", swatch("fill-after"), after_what, class_="quiet key")
+    return section("Cost before and after", key, tag("div", *lines, class_="bars"))
 
 
 def curves(report: Report) -> Html | None:
@@ -133,11 +136,14 @@ def curves(report: Report) -> Html | None:
         return Line(label, style, [(x, y) for x, y in points if math.isfinite(x)])
 
     losses = [line("train_loss", "train", "line-b"), line("eval_loss", "eval", "line-a")]
+    widths = found.widths_of(epochs, name)
+    metrics = [
+        line(f"{name}/{width}", found.width_label(width), ramp(at, len(widths))) for at, width in enumerate(widths)
+    ] or [line(name, facts.metric_label(name), "line-a")]
     start = facts.metric(report, "float")
     charts = [
-        tag(
-            "figure",
-            tag("figcaption", "Loss"),
+        figure(
+            "Loss",
             line_chart(
                 [one for one in losses if any(math.isfinite(y) for _, y in one.points)],
                 title="Loss over the epochs",
@@ -145,11 +151,10 @@ def curves(report: Report) -> Html | None:
                 spell=lambda value: f"{value:.3g}",
             ),
         ),
-        tag(
-            "figure",
-            tag("figcaption", facts.metric_label(name)),
+        figure(
+            f"{facts.metric_label(name)} at each bit-width" if widths else facts.metric_label(name),
             line_chart(
-                [line(name, facts.metric_label(name), "line-a")],
+                metrics,
                 title=f"{facts.metric_label(name)} over the epochs",
                 x_label="epoch",
                 spell=lambda value: f"{100 * value:.3g} %",
@@ -167,7 +172,7 @@ def curves(report: Report) -> Html | None:
             f"{numbers.percent(waited / spent)} of the time was spent waiting for data.",
             class_="quiet",
         )
-    return _section("Learning curves", tag("div", *charts, class_="charts"), note)
+    return section("Learning curves", tag("div", *charts, class_="charts"), note)
 
 
 def layers(report: Report) -> Html | None:
@@ -182,11 +187,13 @@ def layers(report: Report) -> Html | None:
     weight = [max(0.0, _zero(facts.number(row.get("bytes")))) for row in listed]
     drawing = tag(
         "div",
-        _skyline("Weight bits", [facts.bits(row.get("w_bits")) for row in listed], listed, "fill-after", _bit_word),
-        _skyline("Input bits", [facts.bits(row.get("a_bits")) for row in listed], listed, "fill-b", _bit_word),
+        _skyline(
+            "Weight bits", [facts.bits(row.get("w_bits")) for row in listed], listed, "fill-after", numbers.bit_word
+        ),
+        _skyline("Input bits", [facts.bits(row.get("a_bits")) for row in listed], listed, "fill-b", numbers.bit_word),
         _skyline(f"{'BitOPs' if quantity == 'bitops' else 'MACs'}", work, listed, "fill-c", numbers.count),
         _skyline("Size", weight, listed, "fill-c", numbers.size),
-        class_="skylines",
+        class_="skylines dense" if len(listed) > DENSE else "skylines",
     )
     note = tag(
         "p", "From the first layer (left) to the last. Float layers reach the top of the bit scale.", class_="quiet"
@@ -197,13 +204,16 @@ def layers(report: Report) -> Html | None:
             "tr",
             tag("td", str(row.get("name", "")), class_="mono"),
             tag("td", str(row.get("kind", ""))),
-            tag("td", _bit_word(facts.bits(row.get("w_bits"))), class_="num"),
-            tag("td", _bit_word(facts.bits(row.get("a_bits"))), class_="num"),
-            *(tag("td", _spell(key)(facts.number(row.get(key))), class_="num") for key in ("macs", "bitops", "bytes")),
+            tag("td", numbers.bit_word(facts.bits(row.get("w_bits"))), class_="num"),
+            tag("td", numbers.bit_word(facts.bits(row.get("a_bits"))), class_="num"),
+            *(
+                tag("td", numbers.spelling(key)(facts.number(row.get(key))), class_="num")
+                for key in ("macs", "bitops", "bytes")
+            ),
         )
         for row in listed
     ]
-    return _section("Layers", note, drawing, _details(f"All {len(listed)} layers in numbers", _table(head, body)))
+    return section("Layers", note, drawing, details(f"All {len(listed)} layers in numbers", table(head, body)))
 
 
 def exports(report: Report) -> Html | None:
@@ -220,7 +230,7 @@ def exports(report: Report) -> Html | None:
         "top1_agreement": ("Same answer", lambda value: numbers.percent(facts.number(value))),
         "top1": ("Top-1", lambda value: numbers.percent(facts.number(value))),
     }
-    return _section("Exported files", _plain_table(listed, columns))
+    return section("Exported files", _plain_table(listed, columns))
 
 
 def bench(report: Report) -> Html | None:
@@ -230,7 +240,7 @@ def bench(report: Report) -> Html | None:
         return None
     times = [facts.number(row["median_ms"]) for row in listed]
     lines = [
-        _bar_row(
+        bar_row(
             facts.name_of(row.get("file")) + (f" · {row['engine']}" if row.get("engine") else ""),
             f"{numbers.milliseconds(time)}{_spread(row)}",
             numbers.times(times[0], time),
@@ -244,7 +254,7 @@ def bench(report: Report) -> Html | None:
         "Median of interleaved runs; shorter is faster. The first is what the others are compared with.",
         class_="quiet",
     )
-    return _section("Speed in the runtime", note, tag("div", *lines, class_="bars wide-names"))
+    return section("Speed in the runtime", note, tag("div", *lines, class_="bars wide-names"))
 
 
 def repeat(report: Report) -> Html | None:
@@ -253,7 +263,7 @@ def repeat(report: Report) -> Html | None:
     if not command:
         return None
     text = command if isinstance(command, str) else shlex.join(str(word) for word in command)
-    return _section("Repeat it", tag("pre", tag("code", text)))
+    return section("Repeat it", tag("pre", tag("code", text)))
 
 
 def environment(report: Report) -> Html | None:
@@ -267,21 +277,12 @@ def environment(report: Report) -> Html | None:
     if not pairs:
         return None
     entries = [tag("div", tag("dt", key), tag("dd", value)) for key, value in pairs]
-    return _section("Made with", tag("dl", *entries))
-
-
-def _section(title: str | Html, *content: Html | None) -> Html:
-    return tag("section", tag("h2", title), *content)
+    return section("Made with", tag("dl", *entries))
 
 
 def _change(before: float, after: float) -> str:
     # Quantizers bring a clipping level a layer, which is no change worth a number.
     return "same" if abs(before - after) <= 0.002 * before else numbers.times(before, after)
-
-
-def _whole(text: str) -> Html:
-    """A number and its unit, never parted at the end of a line."""
-    return tag("span", text, class_="whole")
 
 
 def _card(label: str, value: str, note: Html | None, versus: Html) -> Html:
@@ -294,41 +295,25 @@ def _card(label: str, value: str, note: Html | None, versus: Html) -> Html:
     )
 
 
-def _bar(share: float, style: str, hint: str = "") -> Html:
-    # A bar that stands for something is never invisible.
-    width = f"width:{max(0.4, 100 * share):.1f}%"
-    return tag("div", tag("div", class_=f"fill {style}", style=width), class_="track", title=hint or None)
-
-
-def _bar_row(name: str, value: str, share_text: str, share: float | None, style: str) -> Html:
-    return tag(
-        "div",
-        tag("span", name, class_="bar-name"),
-        _bar(share, style, value) if share is not None else tag("div", class_="track"),
-        tag("span", value, class_="bar-value"),
-        tag("span", share_text, class_="bar-share"),
-        class_="bar-row",
-    )
-
-
 def _skyline(
     title: str, values: list[float], listed: Iterable[facts.Report], style: str, spell: Callable[[float], str]
 ) -> Html:
-    top = max((value for value in values if value < 32), default=8.0) if spell is _bit_word else max(values, default=1)
-    top = max(top, 8.0) if spell is _bit_word else top or 1.0
+    in_bits = spell is numbers.bit_word
+    top = max((value for value in values if value < 32), default=8.0) if in_bits else max(values, default=1)
+    top = max(top, 8.0) if in_bits else top or 1.0
     columns = [
         tag(
             "div",
-            class_=f"column {'fill-before' if spell is _bit_word and value >= 32 else style}",
+            class_=f"column {'fill-before' if in_bits and value >= 32 else style}",
             style=f"height:{max(1.5, 100 * min(1.0, value / top)):.1f}%",
-            title=f"{row.get('name', '')}: {spell(value)}{' bits' if spell is _bit_word and value < 32 else ''}",
+            title=f"{row.get('name', '')}: {spell(value)}{' bits' if in_bits and value < 32 else ''}",
         )
         for value, row in zip(values, listed, strict=True)
     ]
     return tag(
         "div",
         tag("span", title, class_="sky-name"),
-        tag("span", "8" if spell is _bit_word and top == 8 else spell(top), class_="sky-top"),
+        tag("span", "8" if in_bits and top == 8 else spell(top), class_="sky-top"),
         tag("div", *columns, class_="sky"),
         class_="sky-row",
     )
@@ -351,20 +336,7 @@ def _plain_table(listed: Iterable[facts.Report], columns: dict[str, tuple[str, C
         )
         for row in listed
     ]
-    return _table([(title, "" if spell is str else "num") for title, spell in used.values()], body)
-
-
-def _table(head: Iterable[tuple[str, str]], body: list[Html]) -> Html:
-    cells = tag("tr", *(tag("th", title, scope="col", class_=style) for title, style in head))
-    return tag("div", tag("table", tag("thead", cells), tag("tbody", *body)), class_="scroll")
-
-
-def _details(summary: str, content: Html) -> Html:
-    return tag("details", tag("summary", summary), content)
-
-
-def _swatch(style: str) -> Html:
-    return tag("span", class_=f"swatch {style}")
+    return table([(title, "" if spell is str else "num") for title, spell in used.values()], body)
 
 
 def _spread(row: facts.Report) -> str:
@@ -376,17 +348,5 @@ def _sentence(value: object) -> str:
     return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
 
 
-def _spell(quantity: str) -> Callable[[float], str]:
-    return _UNITS.get(quantity, numbers.count)
-
-
-def _bit_word(value: float) -> str:
-    return "float" if value >= 32 else f"{value:g}" if value == int(value) else f"{value:.2f}"
-
-
 def _zero(value: float) -> float:
     return value if math.isfinite(value) else 0.0
-
-
-def _verdict(good: bool) -> str:
-    return "good" if good else "bad"

@@ -1,0 +1,55 @@
+"""The section on a network with several bit-widths: how good it is at each, and what each costs."""
+
+from __future__ import annotations
+
+from tenfold.train.report import facts, found, numbers
+from tenfold.train.report.charts import trade_chart
+from tenfold.train.report.facts import Report
+from tenfold.train.report.found import Setting
+from tenfold.train.report.markup import Html, tag
+from tenfold.train.report.parts import figure, section, table, table_row
+
+
+def widths(report: Report) -> Html | None:
+    """Accuracy and cost of every bit-width, as a table and as a drawing."""
+    listed = found.settings(report)
+    if not listed:
+        return None
+    metric = facts.metric_label(facts.main_metric(report))
+    reference = found.widest(listed)
+    head = [("Bits", ""), *((title, "num") for title in (metric, "Change", "BitOPs", "Share", "Size"))]
+    rows = table(head, [_row(one, reference) for one in listed])
+    drawing = figure(
+        f"{metric} against BitOPs, a point for each bit-width",
+        trade_chart(
+            [(one.name, one.costs["bitops"], one.metric) for one in listed],
+            title=f"{metric} of each bit-width against its BitOPs",
+            x_label="BitOPs",
+            spell_x=numbers.count,
+            spell=lambda value: f"{100 * value:.3g} %",
+        ),
+    )
+    note = tag(
+        "p",
+        f"One network, switched between {len(listed)} bit-widths after training. Changes (in points) and shares "
+        f"are against {reference.label}.",
+        class_="quiet",
+    )
+    return section("Bit-widths", note, tag("div", rows, drawing, class_="charts compact"))
+
+
+def _row(one: Setting, reference: Setting) -> Html:
+    return table_row(
+        [
+            (tag("b", one.name), ""),
+            (tag("b", numbers.percent(one.metric)), "num"),
+            ("" if one is reference else numbers.points(one.metric - reference.metric), "num"),
+            (numbers.count(one.costs["bitops"]), "num"),
+            ("" if one is reference else _share(one.costs["bitops"], reference.costs["bitops"]), "num"),
+            (numbers.size(one.costs["bytes"]), "num"),
+        ]
+    )
+
+
+def _share(part: float, total: float) -> str:
+    return numbers.percent(part / total) if total > 0 else numbers.UNKNOWN
