@@ -14,6 +14,7 @@ Recorded in results/efficientnet_lite0.json.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -23,16 +24,23 @@ import torch
 from torch import Tensor, nn
 
 from record import machine, write_record
-from tenfold import fit, models
-from tenfold.methods import QAT
+from tenfold import Budget, fit, models, profile
+from tenfold.methods import QAT, FracBits, Method
 from tenfold.models.weights import load_by_position, read_checkpoint
 from tenfold.tasks import create
 from tenfold.tasks.classification import Classification
 from tenfold.train import TrainConfig
 
 RESULTS = Path(__file__).parent / "results" / "efficientnet_lite0.json"
-BITS = {"8-bit": (8, 8), "4-bit weights": (4, 8)}
 EPOCHS, SEED = 1, 0
+CASES = (
+    ("8-bit, post-training", (8, 8), 0, False),
+    ("8-bit, 1 epoch of training", (8, 8), EPOCHS, False),
+    ("4-bit weights, post-training", (4, 8), 0, False),
+    ("4-bit weights, 1 epoch of training", (4, 8), EPOCHS, False),
+    ("learned bits, bytes of 4-bit weights, 1 epoch of training", (4, 8), EPOCHS, True),
+)
+RATE = 1e-4  # 1e-3 forgets: 84.4 % instead of 86.9 at 8 bits
 
 
 def lite0() -> nn.Module:
@@ -44,20 +52,28 @@ def lite0() -> nn.Module:
     return network.eval()
 
 
-def quantized(task: Classification, bits: tuple[int, int], epochs: int, folder: Path) -> nn.Module:
+def method_for(bits: tuple[int, int], learned: bool) -> tuple[Method, Budget | None]:
+    """One bit-width for all weights, or learned ones within the same bytes."""
+    if not learned:
+        return QAT(w_bits=bits[0], a_bits=bits[1], clamp=False, per_channel=True, calibrated=True), None
+    budget = Budget(bytes=profile(lite0(), (3, 224, 224), bits=bits).size_bytes)
+    return FracBits(base="trained", a_range=(bits[1], bits[1]), search_share=0.5), budget
+
+
+def quantized(task: Classification, bits: tuple[int, int], epochs: int, learned: bool, folder: Path) -> nn.Module:
     """Calibrate on training pictures, then train for some epochs."""
     config = TrainConfig(
         epochs=epochs,
         batch_size=25,
-        lr=1e-3,
+        lr=RATE,
         weight_decay=1e-5,
         calibration_batches=10,
         label_smoothing=0.1,
         seed=SEED,
         device="cpu",
     )
-    method = QAT(w_bits=bits[0], a_bits=bits[1], clamp=False, per_channel=True, calibrated=True)
-    return fit(lite0(), task, [method], config=config, run_dir=folder, quiet=True).network
+    method, budget = method_for(bits, learned)
+    return fit(lite0(), task, [method], budget, config=config, run_dir=folder, quiet=True).network
 
 
 @torch.no_grad()
@@ -95,14 +111,17 @@ def main() -> None:
     reference, truth = (torch.cat(part) for part in zip(*parts, strict=True))
     rows: dict[str, Any] = {"float": scores(reference, truth, reference)}
     print("float", rows["float"], flush=True)
-    for name, bits in BITS.items():
-        for label, epochs in (("post-training", 0), (f"{EPOCHS} epoch of training", EPOCHS)):
-            with tempfile.TemporaryDirectory() as folder:
-                networks = [quantized(task, bits, epochs, Path(folder) / str(k)) for k, task in enumerate(tasks)]
-            found = torch.cat([answers(network, task)[0] for network, task in zip(networks, tasks, strict=True)])
-            rows[f"{name}, {label}"] = scores(found, truth, reference)
-            print(f"{name}, {label}", rows[f"{name}, {label}"], flush=True)
-            write_record(RESULTS, {"machine": machine(), "seed": SEED, "epochs": EPOCHS, "results": rows})
+    known = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else {}
+    for name, bits, epochs, learned in CASES:
+        if name in known:
+            rows[name] = known[name]
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            networks = [quantized(task, bits, epochs, learned, Path(folder) / str(k)) for k, task in enumerate(tasks)]
+        found = torch.cat([answers(network, task)[0] for network, task in zip(networks, tasks, strict=True)])
+        rows[name] = scores(found, truth, reference)
+        print(name, rows[name], flush=True)
+        write_record(RESULTS, {"machine": machine(), "seed": SEED, "epochs": EPOCHS, "results": rows})
 
 
 if __name__ == "__main__":

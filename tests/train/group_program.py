@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tenfold.errors import NonFiniteLossError
+from tenfold.methods import AdaBits
 from tenfold.train import Interrupted, fit
 from train.toy_training import CLASSES, ToyTask, toy_config, toy_network
 
@@ -26,6 +27,22 @@ def train_plain(run_dir):
     )
     config = toy_config(epochs=2, clip_grad=1.0, ema_decay=0.9, log_steps=2)
     return fit(network, ToyTask(), config=config, run_dir=run_dir, quiet=True)
+
+
+def train_at_several_widths(run_dir):
+    """Three passes a batch with private clipping levels; without batch norm, as `train_plain`."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, CLASSES),
+    )
+    config = toy_config(epochs=2, ema_decay=0.9, lr=0.02)
+    return fit(network, ToyTask(), [AdaBits(bits=(8, 4, 2))], config=config, run_dir=run_dir, quiet=True)
 
 
 def train_interrupted(folder):
@@ -55,5 +72,6 @@ def train_broken(folder):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train_plain(Path(sys.argv[1]) / "plain")
+    train_at_several_widths(Path(sys.argv[1]) / "widths")
     train_interrupted(Path(sys.argv[1]))
     train_broken(Path(sys.argv[1]))

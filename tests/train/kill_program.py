@@ -1,6 +1,6 @@
 """Kills small trainings with SIGKILL, resumes them, and leaves the run folders for `test_killing.py` to compare.
 
-Usage: python kill_program.py FOLDER KILLS SEED. Writes FOLDER/whole (never killed), FOLDER/0, FOLDER/1, … and, on
+Usage: python kill_program.py FOLDER KILLS SEED METHOD. Writes FOLDER/whole (never killed), FOLDER/0, … and, on
 standard output, one JSON object per kill. Every training is a fork of this process, so that torch is imported once.
 """
 
@@ -14,12 +14,17 @@ import traceback
 from pathlib import Path
 
 import tenfold.train.checkpoints as checkpoints_module
-from tenfold.methods import SAT
+from tenfold.methods import SAT, FracBits
 from tenfold.train import fit
 from train.toy_training import ToyTask, toy_config, toy_network
 
 # Two epochs' worth of everything that has a state: quantizers, dropout, mixup, weight average, momentum.
 CONFIG = {"epochs": 3, "ema_decay": 0.9, "mixup": 0.3, "checkpoint_steps": 3, "log_steps": 2}
+METHODS = {
+    "sat": lambda: [SAT(w_bits=4, a_bits=4)],
+    # Freezes half-way, so that kills hit the search as well as what comes after it.
+    "fracbits": lambda: [FracBits(like=4, weight_bits="kernel", w_range=(1, 8), search_share=0.5)],
+}
 SLOWNESS = 0.1
 
 
@@ -34,7 +39,7 @@ def train(run_dir, announce=None):
         fit(
             toy_network(),
             ToyTask(train_images=160),
-            [SAT(w_bits=4, a_bits=4)],
+            METHODS[sys.argv[4]](),
             config=toy_config(**CONFIG),
             run_dir=run_dir,
             resume=True,

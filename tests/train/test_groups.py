@@ -14,7 +14,7 @@ from tenfold.errors import UsageError
 from tenfold.train.distributed import World, average_gradients, broadcast_tensors, resolve_device, sum_over_world
 from tenfold.train.fitting import _steps_per_epoch
 from tenfold.train.record import Order
-from train.group_program import train_plain
+from train.group_program import train_at_several_widths, train_plain
 from train.toy_training import ToyTask, assert_same_end, toy_config
 
 HERE = Path(__file__).resolve().parent
@@ -45,6 +45,12 @@ def test_two_processes_train_stop_and_resume_together(tmp_path):
         assert before["train_loss"] == pytest.approx(after["train_loss"], rel=1e-4)
     assert together["machine"]["processes"] == 2
     assert len((two / "plain/metrics.jsonl").read_text().splitlines()) == 4 + 2 + 1  # written once, not twice
+
+    # So they do with several passes a batch, each with parameters of its own.
+    alone = train_at_several_widths(tmp_path / "widths")
+    tensors = load_file(two / "widths/artifact.safetensors")
+    for name, tensor in alone.network.state_dict().items():
+        torch.testing.assert_close(tensors[name], tensor, rtol=1e-2, atol=1e-3)  # codes on a tie may flip
 
     # A signal in one stops both, and the resumed run ends bit-identical.
     assert [(two / f"interrupted_{rank}").read_text() for rank in (0, 1)] == ["6", "6"]

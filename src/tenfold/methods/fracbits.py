@@ -374,7 +374,7 @@ def _fix(network: nn.Module) -> None:
 
 def _checked_range(name: str, given: Sequence[int]) -> tuple[int, int]:
     bounds = tuple(given)
-    if len(bounds) != 2 or not all(type(one) is int for one in bounds) or not 0 <= bounds[0] < bounds[1] <= 8:
+    if len(bounds) != 2 or not all(type(one) is int for one in bounds) or not 0 <= bounds[0] <= bounds[1] <= 8:
         raise UsageError(f"{name} must be two whole numbers, the fewest and the most bits, from 0 to 8; got {given!r}.")
     return bounds[0], bounds[1]
 

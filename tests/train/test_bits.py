@@ -1,0 +1,100 @@
+"""Whole trainings with switched and with learned bits: resumed, reloaded, reported."""
+
+import pytest
+import torch
+from torch import nn
+
+from tenfold.cost import profile
+from tenfold.errors import CheckpointError
+from tenfold.methods import AdaBits, FracBits
+from tenfold.quant import available_bits, describe, set_bits
+from tenfold.train import Interrupted, fit, load
+from train.toy_training import CLASSES, ToyTask, assert_same_end, toy_config
+
+
+def network():
+    """Channels that a tight budget may prune: the middle layers are followed by others, one to one."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(16, CLASSES),
+    )
+
+
+METHODS = {
+    "adabits": lambda: AdaBits(bits=(8, 4, 2)),
+    "descending": lambda: AdaBits(bits=(8, 4, 2), training="descending", calibration_batches=2),
+    "direct": lambda: AdaBits(bits=(8, 4), training="direct", calibration_batches=2),
+    "by layer": lambda: FracBits(like=3, search_share=0.5),
+    "by kernel": lambda: FracBits(
+        like=2, weight_bits="kernel", w_range=(0, 8), search_share=0.5, kappa=20.0, start=1.5
+    ),
+}
+CONFIG = {"epochs": 2, "ema_decay": 0.8, "mixup": 0.2, "lr": 0.05, "calibration_batches": 1}
+
+
+def run(folder, method, task=None, **options):
+    return fit(
+        network(), task or ToyTask(), [method], config=toy_config(**CONFIG), run_dir=folder, quiet=True, **options
+    )
+
+
+@pytest.mark.parametrize("step", [3, 6], ids=["search", "after freezing"])
+@pytest.mark.parametrize("name", METHODS)
+def test_an_interrupted_run_ends_bit_identical_when_resumed(tmp_path, name, step):
+    run(tmp_path / "whole", METHODS[name]())
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts", METHODS[name](), ToyTask(interrupted_step=step))
+    run(tmp_path / "parts", METHODS[name](), resume=True)
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_artifact_brings_back_the_same_network(tmp_path, name):
+    result = run(tmp_path / "run", METHODS[name]())
+    loaded, images = load(result.artifact, network()), ToyTask().example(8)
+    assert describe(loaded) == describe(result.network)
+    assert available_bits(loaded) == available_bits(result.network)
+    assert torch.equal(loaded(images), result.network(images))
+    for bits in available_bits(loaded):
+        set_bits(loaded, bits)
+        set_bits(result.network, bits)
+        assert torch.equal(loaded(images), result.network(images))
+
+
+def test_every_width_is_judged_and_counted(tmp_path):
+    result = run(tmp_path / "run", METHODS["adabits"]())
+    rows = result.report["settings"]
+    assert [row["name"] for row in rows] == ["8", "4", "2"]
+    assert [row["cost"]["bitops"] for row in rows] == sorted((row["cost"]["bitops"] for row in rows), reverse=True)
+    assert result.metrics["top1"] == pytest.approx(sum(row["metrics"]["top1"] for row in rows) / 3)
+    assert result.report["cost"]["after"]["bitops"] == rows[0]["cost"]["bitops"]
+    assert {"top1/8", "top1/4", "top1/2"} <= result.report["curves"][0].keys()
+
+
+def test_pruned_channels_are_gone_from_the_artifact(tmp_path):
+    result = run(tmp_path / "run", METHODS["by kernel"]())
+    limits = result.report["found"]["fracbits"]["limits"]
+    assert result.report["cost"]["after"]["bitops"] <= limits["bitops"]
+    cuts = load(result.artifact, network()).header["cuts"]
+    pruned = sum(len(channels) for channels in cuts[0]["removed"].values())
+    assert pruned > 0
+    assert profile(result.network, (1, 8, 8)).macs < profile(network(), (1, 8, 8)).macs
+
+
+def test_another_order_of_the_widths_cannot_resume(tmp_path):
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", AdaBits(bits=(8, 4, 2)), ToyTask(interrupted_step=3))
+    with pytest.raises(CheckpointError, match=r"methods\[0\]\.bits\[1\]: 4 in the checkpoint, 2 now"):
+        run(tmp_path / "run", AdaBits(bits=(8, 2, 4)), resume=True)
