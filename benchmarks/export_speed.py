@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,15 @@ def settled(name: str) -> nn.Module:
     return network.eval()
 
 
-def exports(name: str, folder: Path) -> dict[str, Path]:
-    """The float file and the fast file of one model."""
-    paths = {profile: folder / f"{name}-{profile}.onnx" for profile in ("float", "fast")}
+def exports(name: str, folder: Path, profiles: Sequence[str] = ("float", "fast")) -> dict[str, Path]:
+    """The files of one model: float, and with 8-bit weights and activations."""
+    paths = {profile: folder / f"{name}-{profile}.onnx" for profile in profiles}
     example = noise(4)
     export_onnx(settled(name), paths["float"], example=example, profile="float")
     quantized = QAT(w_bits=8, a_bits=8, clamp=False, per_channel=True).attach(settled(name), None, example)
     calibrate(quantized, [example])
-    export_onnx(quantized, paths["fast"], example=example, profile="fast")
+    for profile in profiles[1:]:
+        export_onnx(quantized, paths[profile], example=example, profile=profile)
     return paths
 
 

@@ -52,7 +52,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = exports("mobilenet_v2", folder)
+        paths = exports("mobilenet_v2", folder, ("float", "fast", "compact"))
         image = folder / "image.png"
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(image)
         tenfold = [str(Path(sys.executable).parent / "tenfold"), "predict"]

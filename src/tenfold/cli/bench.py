@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tenfold.cli.output import to_stderr, to_stdout, write_json
+from tenfold.cli.values import parse_widths
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +23,7 @@ def bench(
     rounds: int = 7,
     engine: str = "all",
     threads: int | None = None,
+    bits: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Time ONNX files in turns, so that a busy machine slows all of them alike.
@@ -34,11 +36,19 @@ def bench(
         rounds: turns of each file in each runtime.
         engine: all, auto, onnxruntime or openvino.
         threads: CPU threads; default: one a core.
+        bits: bit-widths of the files that have several, such as 8,6,4; default: the widest.
         as_json: print one JSON object with the timings in milliseconds.
     """
     from tenfold import export
 
-    rows = export.bench(files, batch=batch, rounds=rounds, engine=engine, threads=threads)
+    rows: Sequence[BenchRow]
+    if bits:
+        from tenfold.export.width_benchmark import bench_widths
+
+        widths = parse_widths(bits)
+        rows = bench_widths(files, widths, batch=batch, rounds=rounds, engine=engine, threads=threads)
+    else:
+        rows = export.bench(files, batch=batch, rounds=rounds, engine=engine, threads=threads)
     if as_json:
         write_json({"rows": [row.to_dict() for row in rows]})
         return
@@ -69,7 +79,7 @@ def bench_table(rows: Sequence[BenchRow]) -> Table:
     for row in rows:
         faster = Text(f"{row.speedup:.2f}x", "green" if row.speedup > 1.05 else "yellow" if row.speedup < 0.95 else "")
         table.add_row(
-            row.path.name,
+            _name(row),
             row.engine,
             format_amount(row.size_bytes, "B"),
             f"{row.timing.median_ms:.3g} ms",
@@ -79,3 +89,11 @@ def bench_table(rows: Sequence[BenchRow]) -> Table:
             faster,
         )
     return table
+
+
+def _name(row: BenchRow) -> str:
+    from tenfold.export.width_benchmark import WidthRow
+    from tenfold.export.width_choice import width_text
+
+    width = row.bits if isinstance(row, WidthRow) else None
+    return row.path.name if width is None else f"{row.path.name} at {width_text(width)} bits"

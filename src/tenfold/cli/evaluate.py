@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tenfold.cli.artifacts import artifact_path, open_artifact
 from tenfold.cli.output import to_stderr, to_stdout, write_json
-from tenfold.cli.values import ONNX_SUFFIX
+from tenfold.cli.values import ONNX_SUFFIX, parse_bits
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def evaluate(
     batch_size: int = 64,
     engine: str = "auto",
     threads: int | None = None,
+    bits: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Measure how often a network is right, on the evaluation part of some data.
@@ -40,11 +41,13 @@ def evaluate(
         batch_size: images at a time.
         engine: runtime of an ONNX file: auto, onnxruntime or openvino.
         threads: CPU threads of the runtime; default: one a core.
+        bits: which of its bit-widths to use, where a network has several, such as 4, or 4/8; default: the widest.
         as_json: print one JSON object with the metrics (0 to 1).
     """
     file = artifact_path(file)
     judge = _judge_onnx if file.suffix == ONNX_SUFFIX else _judge_artifact
-    options = {"batch_size": batch_size, "engine": engine, "threads": threads}
+    width = parse_bits(bits) if bits else None
+    options = {"batch_size": batch_size, "engine": engine, "threads": threads, "bits": width}
     result = {"file": str(file), "bytes": file.stat().st_size if file.is_file() else 0, **judge(file, data, options)}
     if as_json:
         write_json(result)
@@ -60,7 +63,7 @@ def _judge_onnx(file: Path, data: str | None, options: Mapping[str, Any]) -> dic
 
     task = export.read_task(file)
     batches = evaluation_batches(task, data, options["batch_size"])
-    found = export.evaluate(file, batches, engine=options["engine"], threads=options["threads"])
+    found = export.evaluate(file, batches, engine=options["engine"], threads=options["threads"], bits=options["bits"])
     metrics = {"top1": found.top1}
     if task.get("num_outputs", 0) >= 10:
         metrics["top5"] = found.top5
@@ -72,8 +75,11 @@ def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) ->
 
     prepare_for_training()
     from tenfold import train
+    from tenfold.quant import set_bits
 
     network, header = open_artifact(file)
+    if options["bits"] is not None:
+        set_bits(network, options["bits"])
     task = task_of(header["task"], data)
     metrics = train.evaluate(network, task, batch_size=options["batch_size"])
     return {"metrics": metrics, "images": task.describe()["data"]["eval_images"], "engine": "torch"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tenfold.export import ExportReport
 
-ProfileName = Literal["fast", "compact", "float"]
+ProfileName = Literal["fast", "compact", "float", "switchable"]
 
 
 def export(
@@ -38,6 +38,7 @@ def export(
         artifact: an artifact (.safetensors), or the run folder that holds it.
         out: the file to write; default: beside the artifact, named after the profile.
         profile: fast: int8 kernels in ONNX Runtime and OpenVINO. compact: the smallest file. float: no integers.
+            switchable: all bit-widths of a network in one file, as small as compact; chosen when it runs.
         data: images to compare on; default: the embedded digits if the network learned on them, else random ones.
         images: how many images to compare on.
         as_json: print one JSON object with the fidelity report.
@@ -84,10 +85,11 @@ def example_images(task: Mapping[str, Any], data: str | None, count: int) -> Ten
 
 
 def fidelity_table(reports: Mapping[str, ExportReport]) -> Table:
-    """How faithful and how large exported files are, a row a file."""
+    """How faithful and how large exported files are, a row a file, and one for each of its bit-widths."""
     from rich.table import Table
 
     from tenfold.cost.units import format_amount
+    from tenfold.export.width_choice import width_text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("File", style="bold", overflow="fold")
@@ -104,4 +106,13 @@ def fidelity_table(reports: Mapping[str, ExportReport]) -> Table:
             f"{report.relative_error:.2%}",
             "" if report.top1_agreement is None else f"{report.top1_agreement:.1%}",
         )
+        for width in report.widths:
+            table.add_row(
+                f"  at {width_text((width.w_bits, width.a_bits))} bits",
+                *("", "", ""),
+                f"{width.worst_steps:.2g} steps",
+                f"{width.relative_error:.2%}",
+                "" if width.top1_agreement is None else f"{width.top1_agreement:.1%}",
+                style="dim",
+            )
     return table

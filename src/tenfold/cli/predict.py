@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tenfold.cli.output import to_stdout, write_json
-from tenfold.cli.values import ONNX_SUFFIX
+from tenfold.cli.values import ONNX_SUFFIX, parse_bits
 from tenfold.errors import MissingDataError, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def predict(
     top: int = 3,
     engine: str = "auto",
     threads: int | None = None,
+    bits: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Say what is on images.
@@ -35,17 +36,19 @@ def predict(
         top: how many answers for each image.
         engine: runtime of an ONNX file: auto, onnxruntime or openvino.
         threads: CPU threads of the runtime; default: one a core.
+        bits: which of its bit-widths to use, where a network has several, such as 4, or 4/8; default: the widest.
         as_json: print one JSON object with label and probability of the answers.
     """
     if top < 1:
         raise UsageError(f"--top {top} is not allowed; it is at least 1.")
+    width = parse_bits(bits) if bits else None
     paths = _image_files(images)
     if file.suffix == ONNX_SUFFIX:
         from tenfold import export
 
-        found = export.predict(file, paths, top=top, engine=engine, threads=threads)
+        found = export.predict(file, paths, top=top, engine=engine, threads=threads, bits=width)
     else:
-        found = _predict_artifact(file, paths, top)
+        found = _predict_artifact(file, paths, top, width)
     if as_json:
         write_json({"file": file, "predictions": [one.to_dict() for one in found]})
         return
@@ -79,14 +82,17 @@ def _image_files(places: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _predict_artifact(file: Path, images: Sequence[Path], top: int) -> list[Prediction]:
+def _predict_artifact(file: Path, images: Sequence[Path], top: int, width: tuple[int, int] | None) -> list[Prediction]:
     import torch
 
     from tenfold.cli.artifacts import open_artifact
     from tenfold.data import Preprocess, read_image
     from tenfold.export.prediction import Prediction
+    from tenfold.quant import set_bits
 
     network, header = open_artifact(file)
+    if width is not None:
+        set_bits(network, width)
     preprocess = Preprocess.from_dict(header["task"]["preprocess"])
     labels = header["task"].get("labels") or []
     found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,24 +15,28 @@ from torch import Tensor, nn
 
 from tenfold.cost import mean_bits
 from tenfold.cost import profile as count_cost
-from tenfold.errors import CountError, ExportError, ShapeError, UnknownNameError
+from tenfold.errors import CountError, ExportError, ShapeError, UnknownNameError, UsageError
 from tenfold.export.capture import capture
 from tenfold.export.compact import TWO_BIT_OPSET, write_compact
 from tenfold.export.fast import write_fast
-from tenfold.export.graph import Codes, IntegerLayer, Network, tidy
+from tenfold.export.graph import Codes, IntegerLayer, Network, Quantizer, tidy
 from tenfold.export.integers import KernelWeight
 from tenfold.export.machine import saturates
 from tenfold.export.metadata import KEY
 from tenfold.export.placing import place
 from tenfold.export.ranges import observe_ranges
 from tenfold.export.slim import slim
-from tenfold.export.verify import Comparison, ExportReport, LayerReport, compare, count_nodes
+from tenfold.export.switchable import refuse_if_not_nested, write_switchable
+from tenfold.export.verify import Comparison, ExportReport, LayerReport, WidthReport, compare, count_nodes
+from tenfold.export.width_choice import WIDTH_INPUT
+from tenfold.export.widths import capture_widths, settle
 from tenfold.files import written_whole
-from tenfold.quant import QuantLayer, bits_text, describe, quantized_layers
+from tenfold.quant import available_bits, bits_text, describe, quantized_layers
+from tenfold.quant.switching import width_text
 
-ExportProfile = Literal["fast", "compact", "float"]
+ExportProfile = Literal["fast", "compact", "float", "switchable"]
 
-TOLERANCES: dict[str, float] = {"fast": 0.35, "compact": 0.1, "float": 0.1}
+TOLERANCES: dict[str, float] = {"fast": 0.35, "compact": 0.1, "float": 0.1, "switchable": 0.1}
 """Largest relative error that one layer may show before an export is refused. A wrong graph shows 0.5 and more."""
 
 _LARGEST_BYTES = 2**31 - 1
@@ -58,7 +62,8 @@ def export_onnx(
         path: the file to write; an old one is replaced only if the new one passes the check.
         example: a batch of real images, prepared as in training, (B, C, H, W); the check runs on them.
         profile: "fast" for the 8-bit kernels of ONNX Runtime and OpenVINO; "compact" for the smallest file, computed as
-            the network computes; "float" for real numbers.
+            the network computes; "float" for real numbers; "switchable" for all bit-widths of a network that the
+            method adabits trained, in one file, where the others take the width that is set now.
         task: what `Task.describe` gives: labels and preprocessing, so that the file can be run on images.
         calibration: real images for the profile "fast", which rounds some values that the network does not, such as
             residual sums; default: the example.
@@ -73,6 +78,7 @@ def export_onnx(
     Raises:
         UnknownNameError: if there is no such profile.
         ShapeError: if the example is no batch.
+        UsageError: for "switchable", if the network has one bit-width only.
         ExportError: if the network has no ONNX form, or the file would compute something else.
         MissingExtraError: if ONNX Runtime is not installed.
         StorageError: if the file could not be written.
@@ -83,10 +89,13 @@ def export_onnx(
         raise ShapeError(f"the example must be a batch, (B, C, H, W) with B at least 1; got {tuple(example.shape)}.")
     saturating = saturates()
     any_cpu = saturating if any_cpu is None else any_cpu
-    images = example if calibration is None else calibration
-    draft = _draft(tidy(capture(network, example)), network, profile, images, any_cpu)
-    model = draft.network.model
-    slim(model, everything=profile == "compact")
+    if profile == "switchable":
+        draft = _draft_switchable(network, example)
+    else:
+        images = example if calibration is None else calibration
+        draft = _draft(tidy(capture(network, example)), network, profile, images, any_cpu)
+    model, network = draft.model, draft.widest
+    slim(model, everything=profile in ("compact", "switchable"))
     two_bit = model.graph.opset_imports[""] == TWO_BIT_OPSET
     model.ir_version = _TWO_BIT_IR_VERSION if two_bit else _IR_VERSION
     metadata: dict[str, Any] = {
@@ -99,43 +108,99 @@ def export_onnx(
             Counter(f"{bits_text(layer.w_bits)}/{bits_text(layer.a_bits)}" for _, layer in quantized_layers(network))
         ),
     }
+    predicted = _predicted_bytes(network, example)
     allowed = TOLERANCES[profile] if tolerance is None else tolerance
-    found = compare(model, draft.network.quantizers, draft.codes, network, example, metadata)
-    _refuse_if_wrong(found, allowed)
+    each = [
+        compare(model, one.quantizers, one.codes, one.network, example, metadata, one.choice) for one in draft.variants
+    ]
+    for one, checked in zip(draft.variants, each, strict=True):
+        _refuse_if_wrong(checked, allowed, one.name)
+    found = Comparison.worst_of(each)
+    widths = [_report_width(width, checked) for width, checked in zip(draft.widths, each, strict=False)]
+    if widths:
+        metadata["widths"] = [list(width) for width in draft.widths]
+        metadata["fidelity"] = [
+            {"worst_steps": width.worst_steps, "top1_agreement": width.top1_agreement} for width in widths
+        ]
+        metadata["predicted_bytes"] = predicted
     # Such as OpenVINO and 2-bit integers; or a defect of a runtime that only this network shows.
     metadata["refused_by"] = [name for name, error in found.engines.items() if not error <= allowed]
     model.metadata_props[KEY] = json.dumps(metadata, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     content = _serialize(model)
     with written_whole(path) as part:
         part.write_bytes(content)
-    return _report(Path(path), len(content), network, example, metadata, draft, found, count_nodes(model, metadata))
+    nodes = count_nodes(model, metadata)
+    return _report(Path(path), (len(content), predicted), network, metadata, draft, found, nodes, widths)
+
+
+@dataclass
+class _Variant:
+    """One way to run a graph, and the network that it must equal then."""
+
+    network: nn.Module
+    quantizers: Sequence[Quantizer]
+    codes: Sequence[Codes]
+    choice: dict[str, np.ndarray] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass
 class _Draft:
     """A written graph, and what became of its parts."""
 
-    network: Network
-    codes: list[Codes]
+    model: ir.Model
+    variants: list[_Variant]
+    reasons: dict[str, str]
     weights: dict[IntegerLayer, KernelWeight] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+    widths: Sequence[tuple[int, int]] = ()
+
+    @property
+    def widest(self) -> nn.Module:
+        """The network, at its widest width if it has several."""
+        return max(zip(self.widths or [(0, 0)], self.variants, strict=True), key=lambda pair: pair[0])[1].network
 
 
 def _draft(captured: Network, network: nn.Module, profile: str, images: Tensor, any_cpu: bool) -> _Draft:
     if profile != "fast":
-        reasons = {layer.name: f"the profile {profile} computes with real numbers" for layer in captured.layers}
-        return _Draft(captured, write_compact(captured, real_weights=profile == "float"), reasons=reasons)
+        codes = write_compact(captured, real_weights=profile == "float")
+        return _Draft(captured.model, [_Variant(network, captured.quantizers, codes)], _in_float(captured, profile))
     image_layers = {name for name, scheme in describe(network).items() if scheme.pixels}
     pixel_layers = image_layers if _are_bytes(images) else set()  # else the image is normalized: its grid is calibrated
     plan = place(captured, pixel_layers=pixel_layers, any_cpu=any_cpu)
     ranges = observe_ranges(captured, images.detach().float().cpu().numpy())
     written = write_fast(captured, plan, ranges, any_cpu=any_cpu)
     reasons = {layer.name: reason for layer, reason in plan.reasons.items()}
-    return _Draft(captured, written.codes, written.weights, reasons)
+    variants = [_Variant(network, captured.quantizers, written.codes)]
+    return _Draft(captured.model, variants, reasons, written.weights)
 
 
-def _bits_of(layer: QuantLayer) -> str:
-    return f"{bits_text(layer.w_bits)}/{bits_text(layer.a_bits)}"
+def _draft_switchable(network: nn.Module, example: Tensor) -> _Draft:
+    widths = available_bits(network)
+    if not widths:
+        raise UsageError(
+            "the profile switchable holds several bit-widths, and this network has one only. Train it with the method "
+            "adabits to get several, or choose the profile compact or fast."
+        )
+    settled = [settle(network, position) for position in range(len(widths))]
+    layers = [dict(quantized_layers(one)) for one in settled]
+    refuse_if_not_nested(layers)  # before the capture, which takes long
+    captured = capture_widths(settled, example)
+    codes = write_switchable(captured, layers)
+    variants = [
+        _Variant(
+            one,
+            graph.quantizers,
+            its_codes,
+            {WIDTH_INPUT: np.array(position)},
+            f" at {width_text(widths[position])} bits",
+        )
+        for position, (one, graph, its_codes) in enumerate(zip(settled, captured, codes, strict=True))
+    ]
+    return _Draft(captured[0].model, variants, _in_float(captured[0], "switchable"), widths=widths)
+
+
+def _in_float(captured: Network, profile: str) -> dict[str, str]:
+    return {layer.name: f"the profile {profile} computes with real numbers" for layer in captured.layers}
 
 
 def _are_bytes(images: Tensor) -> bool:
@@ -143,14 +208,14 @@ def _are_bytes(images: Tensor) -> bool:
     return bool(((images >= 0) & (images <= 255) & (images == images.round())).all()) and float(images.max()) > 1
 
 
-def _refuse_if_wrong(found: Comparison, tolerance: float) -> None:
+def _refuse_if_wrong(found: Comparison, tolerance: float, width: str) -> None:
     errors = {f"the input of {name}": check.relative for name, check in found.codes.items()}
     errors["the output"] = found.outputs
     place, error = max(errors.items(), key=lambda item: item[1])
     if not error <= tolerance:
         raise ExportError(
-            f"the exported graph would be wrong, so it was not written: {place} has an error of {error:.0%} of its "
-            f"deviation, allowed are {tolerance:.0%}. Calibrate on real images (calibration=...), export with "
+            f"the exported graph would be wrong{width}, so it was not written: {place} has an error of {error:.0%} of "
+            f"its deviation, allowed are {tolerance:.0%}. Calibrate on real images (calibration=...), export with "
             "profile='compact', or allow more with tolerance=... if you know why."
         )
 
@@ -164,13 +229,13 @@ def _serialize(model: ir.Model) -> bytes:
 
 def _report(
     path: Path,
-    file_bytes: int,
+    size: tuple[int, int | None],
     network: nn.Module,
-    example: Tensor,
     metadata: Mapping[str, Any],
     draft: _Draft,
     found: Comparison,
     nodes: dict[str, int],
+    widths: list[WidthReport],
 ) -> ExportReport:
     exact = {layer.name: bool(weight.exact.all()) for layer, weight in draft.weights.items()}
     rounded = "weights rounded to fit 8-bit kernels"
@@ -186,17 +251,14 @@ def _report(
         )
         for name, layer in quantized_layers(network)
     ]
-    checks = found.codes.values()
     worst = max(found.codes, key=lambda name: found.codes[name].relative, default="")
     return ExportReport(
         path=str(path),
         profile=str(metadata["profile"]),
-        file_bytes=file_bytes,
-        predicted_bytes=_predicted_bytes(network, example),
-        worst_steps=max((check.worst_steps for check in checks), default=0.0),
-        exact_codes=float(
-            np.average([check.exact for check in checks], weights=[check.size for check in checks]) if checks else 1.0
-        ),
+        file_bytes=size[0],
+        predicted_bytes=size[1],
+        worst_steps=found.all_codes.worst_steps,
+        exact_codes=found.all_codes.exact,
         worst_layer=worst,
         worst_relative=found.codes[worst].relative if worst else 0.0,
         output_error=found.output_error,
@@ -207,6 +269,19 @@ def _report(
         any_cpu=bool(metadata["any_cpu"]),
         nodes=nodes,
         layers=layers,
+        widths=widths,
+    )
+
+
+def _report_width(width: tuple[int, int], found: Comparison) -> WidthReport:
+    return WidthReport(
+        w_bits=width[0],
+        a_bits=width[1],
+        worst_steps=found.all_codes.worst_steps,
+        exact_codes=found.all_codes.exact,
+        output_error=found.output_error,
+        relative_error=found.relative_error,
+        top1_agreement=found.top1_agreement,
     )
 
 

@@ -15,6 +15,10 @@ from tenfold.data.preprocess import Preprocess
 from tenfold.errors import ArtifactError, DataError, TenfoldError
 from tenfold.export.engine import Engine, open_engine
 from tenfold.export.metadata import read_metadata
+from tenfold.export.width_choice import Bits
+
+_FEW = 8
+"""Up to so many images a process is over before it pays to prepare the weights."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def predict(
     top: int = 5,
     engine: str = "auto",
     threads: int | None = None,
+    bits: Bits | None = None,
 ) -> list[Prediction]:
     """What is on some images, by an exported classifier.
 
@@ -86,6 +91,7 @@ def predict(
         top: how many answers for each.
         engine: see `open_engine`.
         threads: see `open_engine`.
+        bits: see `open_engine`.
 
     Raises:
         DataError: if an image cannot be read; the message names it.
@@ -93,7 +99,7 @@ def predict(
     """
     if not images:
         raise DataError("there are no images to predict; name at least one file.")
-    task, runner = read_task(path), open_engine(path, engine, threads)
+    task, runner = read_task(path), open_engine(path, engine, threads, bits, lean=len(images) <= _FEW)
     preprocess = Preprocess.from_dict(task["preprocess"])
     labels = task.get("labels") or []
     predictions = []
@@ -112,6 +118,7 @@ def evaluate(
     *,
     engine: str = "auto",
     threads: int | None = None,
+    bits: Bits | None = None,
 ) -> Accuracy:
     """Accuracy of an exported classifier on prepared images.
 
@@ -120,12 +127,13 @@ def evaluate(
         batches: images (B, C, H, W) and labels (B,).
         engine: see `open_engine`.
         threads: see `open_engine`.
+        bits: see `open_engine`.
 
     Raises:
         DataError: if there is no image.
         TenfoldError: as `open_engine` raises.
     """
-    runner = open_engine(path, engine, threads)
+    runner = open_engine(path, engine, threads, bits)
     hits, total = np.zeros(2, np.int64), 0
     for outputs, targets in _outputs(runner, batches):
         order = np.argsort(-outputs, axis=1, kind="stable")[:, :5]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,12 +61,25 @@ class LayerReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WidthReport:
+    """How faithful a file is at one bit-width (`w_bits`, `a_bits`); the rest means what it means in `ExportReport`."""
+
+    w_bits: int
+    a_bits: int
+    worst_steps: float
+    exact_codes: float
+    output_error: float
+    relative_error: float
+    top1_agreement: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportReport:
     """How faithful an exported file is, and how large.
 
     Attributes:
         path: the file.
-        profile: "fast", "compact" or "float".
+        profile: "fast", "compact", "float" or "switchable".
         file_bytes: its size.
         predicted_bytes: what the cost model says of weights and biases; None if it cannot count this network.
         worst_steps: largest error of any quantized activation, in steps of its quantizer, each layer on exact inputs.
@@ -82,6 +95,8 @@ class ExportReport:
         any_cpu: whether the file gives the same results on processors whose 8-bit products saturate.
         nodes: how often each operator occurs in the graph that ONNX Runtime makes of the file.
         layers: every layer with quantized weights.
+        widths: for "switchable", each bit-width for itself; all that stands above is then the worst of any width, save
+            `w_bits` and `a_bits` of the layers, which are those of the widest.
     """
 
     path: str
@@ -100,6 +115,7 @@ class ExportReport:
     any_cpu: bool
     nodes: dict[str, int]
     layers: list[LayerReport]
+    widths: list[WidthReport] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -125,6 +141,14 @@ class Check:
     size: int
     relative: float
 
+    @classmethod
+    def worst_of(cls, checks: Sequence[Check]) -> Check:
+        """Several comparisons of one tensor as one."""
+        sizes = [check.size for check in checks]
+        exact = float(np.average([check.exact for check in checks], weights=sizes))
+        worst = max(check.worst_steps for check in checks)
+        return cls(worst, exact, sum(sizes), max(check.relative for check in checks))
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -148,6 +172,25 @@ class Comparison:
     images: int
     engines: dict[str, float]
 
+    @property
+    def all_codes(self) -> Check:
+        """Those of all layers as one."""
+        return Check.worst_of(list(self.codes.values()) or [Check(0.0, 1.0, 1, 0.0)])
+
+    @classmethod
+    def worst_of(cls, found: Sequence[Comparison]) -> Comparison:
+        """Several comparisons of one graph, such as at several bit-widths, as one."""
+        agreements = [one.top1_agreement for one in found if one.top1_agreement is not None]
+        return cls(
+            {name: Check.worst_of([one.codes[name] for one in found]) for name in found[0].codes},
+            max(one.outputs for one in found),
+            max(one.output_error for one in found),
+            max(one.relative_error for one in found),
+            min(agreements, default=None),
+            found[0].images,
+            {name: max(one.engines[name] for one in found) for name in found[0].engines},
+        )
+
 
 def compare(
     model: ir.Model,
@@ -156,6 +199,7 @@ def compare(
     network: nn.Module,
     example: Tensor,
     metadata: dict[str, Any],
+    choice: Mapping[str, Array] | None = None,
 ) -> Comparison:
     """Run the graph in ONNX Runtime, and the network in PyTorch, on the same images.
 
@@ -166,20 +210,27 @@ def compare(
         network: the network it came from.
         example: real images, (B, C, H, W).
         metadata: what the file will say of itself.
+        choice: the inputs besides the images, if there are any. They are given at the call, and then once more as
+            constants of the graph: runtimes may compute either in another way, and users may do either.
     """
-    settings = session_settings(metadata)
+    settings, choice = session_settings(metadata), dict(choice or {})
     network = copy.deepcopy(network).cpu().float().eval()
     probe = _Probe(model, quantizers, codes, network, example[:_CODE_IMAGES])
-    checks, local = probe.compare(_run_onnxruntime(probe.model, settings, probe.feeds))
+    forms = [(probe.model, {**probe.feeds, **choice})]
+    if choice:
+        forms.append((_with_constants(probe.model, choice), probe.feeds))
+    results = [probe.compare(_run_onnxruntime(form, settings, feeds)) for form, feeds in forms]
+    checks = {name: Check.worst_of([codes[name] for codes, _ in results]) for name in results[0][0]}
+    local = max(outputs for _, outputs in results)
     engines = {"onnxruntime": _worst(checks, local)}
     if find_spec("openvino") and not needs_precision(metadata):
-        found_there = _run_openvino(probe.model, openvino_settings(metadata), probe.feeds)
-        engines["openvino"] = np.inf if found_there is None else _worst(*probe.compare(found_there))
+        there = [_run_openvino(form, openvino_settings(metadata), feeds) for form, feeds in forms]
+        engines["openvino"] = max(np.inf if one is None else _worst(*probe.compare(one)) for one in there)
     found, wanted = [], []
     session = _session(model, settings)
     images = example[:_OUTPUT_IMAGES]
     for batch in images.split(8):
-        found.append(_execute(session, {INPUT: _array(batch)})[0])
+        found.append(_execute(session, {INPUT: _array(batch), **choice})[0])
         wanted.append(_run(network, batch)[0][0])
     outputs, truth = np.concatenate(found), np.concatenate(wanted)
     if outputs.shape != truth.shape:
@@ -194,6 +245,16 @@ def compare(
         len(images),
         engines,
     )
+
+
+def _with_constants(model: ir.Model, values: Mapping[str, Array]) -> ir.Model:
+    """A copy of a graph whose inputs of these names are constants."""
+    model = model.clone()
+    for value in [value for value in model.graph.inputs if value.name in values]:
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(values[value.name], name=value.name)
+        model.graph.register_initializer(value)
+    return model
 
 
 def _worst(checks: dict[str, Check], outputs: float) -> float:
