@@ -84,24 +84,33 @@ def _from_artifact(path: str, options: dict[str, Any]) -> tuple[nn.Module, tuple
 
 
 def _profile_onnx(path: str, *, as_json: bool) -> None:
-    """What an exported file says of itself; its operations were counted before it was exported."""
+    """What an ONNX file says of itself, and what is in it."""
     from tenfold.cost import format_amount
-    from tenfold.export.metadata import read_metadata
+    from tenfold.export import inspect_onnx
 
-    noted = read_metadata(path)
-    size_bytes = Path(path).stat().st_size
-    found = {"profile": noted.get("profile"), "input": noted.get("input_shape"), "layers_by_bits": noted.get("bits")}
+    facts = inspect_onnx(path)
+    noted = facts.metadata
+    found = {
+        "profile": noted.get("profile"),
+        "input": noted.get("input_shape"),
+        "widths": noted.get("widths"),
+        "layers_by_bits": noted.get("bits"),
+        "operators": facts.operators,
+        "weights": facts.weights,
+    }
     if as_json:
-        write_json({"name": path, "bytes": size_bytes, **found})
+        write_json({"name": path, "bytes": facts.file_bytes, **found})
         return
-    to_stdout(f"[bold]{Path(path).name}[/]  {format_amount(size_bytes, 'B')}")
+    to_stdout(f"[bold]{Path(path).name}[/]  {format_amount(facts.file_bytes, 'B')}")
     if noted:
         bits = ", ".join(f"{count} layers at {pair}" for pair, count in (noted.get("bits") or {}).items())
         to_stdout(
             f"profile {noted.get('profile')}, input {shape_text(noted.get('input_shape') or ())}, {bits or 'float'}"
         )
     else:
-        to_stderr("[dim]Not exported by Tenfold: only its size is known. For costs, profile the network by name.[/]")
+        to_stderr("[dim]Not exported by Tenfold: for costs, profile the network by name.[/]")
+    to_stdout("weights    " + ", ".join(f"{format_amount(count)} {kind}" for kind, count in facts.weights.items()))
+    to_stdout("operators  " + ", ".join(f"{count} {name}" for name, count in facts.operators.items()))
 
 
 def cost_table(

@@ -135,8 +135,10 @@ def curves(report: Report) -> Html | None:
         points = [(facts.number(row.get("epoch", at + 1)), facts.number(row.get(key))) for at, row in enumerate(epochs)]
         return Line(label, style, [(x, y) for x, y in points if math.isfinite(x)])
 
-    losses = [line("train_loss", "train", "line-b"), line("eval_loss", "eval", "line-a")]
     widths = found.widths_of(epochs, name)
+    # A training at several widths adds up their losses.
+    trained = "train, sum" if len(widths) > 1 else "train"
+    losses = [line("train_loss", trained, "line-b"), line("eval_loss", "eval", "line-a")]
     metrics = [
         line(f"{name}/{width}", found.width_label(width), ramp(at, len(widths))) for at, width in enumerate(widths)
     ] or [line(name, facts.metric_label(name), "line-a")]
