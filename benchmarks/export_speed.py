@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from record import machine, write_record
 from tenfold import build, export_onnx
 from tenfold.cost import interleaved
+from tenfold.data import Preprocess
 from tenfold.export import open_engine
 from tenfold.methods import QAT
 from tenfold.quant import calibrate
 
 RESULTS = Path(__file__).parent / "results" / "export_speed.json"
 MODELS = ("mobilenet_v2", "resnet50")
+TASK = {"preprocess": Preprocess(size=224, resize=256).to_dict(), "labels": []}
 BATCHES = (1, 8)
 ENGINES = ("onnxruntime", "openvino")
 
@@ -55,11 +57,11 @@ def exports(name: str, folder: Path, profiles: Sequence[str] = ("float", "fast")
     """The files of one model: float, and with 8-bit weights and activations."""
     paths = {profile: folder / f"{name}-{profile}.onnx" for profile in profiles}
     example = noise(4)
-    export_onnx(settled(name), paths["float"], example=example, profile="float")
+    export_onnx(settled(name), paths["float"], example=example, profile="float", task=TASK)
     quantized = QAT(w_bits=8, a_bits=8, clamp=False, per_channel=True).attach(settled(name), None, example)
     calibrate(quantized, [example])
     for profile in profiles[1:]:
-        export_onnx(quantized, paths[profile], example=example, profile=profile)
+        export_onnx(quantized, paths[profile], example=example, profile=profile, task=TASK)
     return paths
 
 

@@ -96,6 +96,9 @@ def run_all(
         for number, future in enumerate(as_completed(futures), 1):
             entry = future.result()
             runs.append(entry)
-            runs.sort(key=lambda one: (names.index(one["name"]), one["seed"]))
+            order = {
+                name: number for number, name in enumerate(names)
+            }  # runs of the past, under other names, come last
+            runs.sort(key=lambda one: (order.get(one["name"], len(order)), one["name"], one["seed"]))
             write_record(results, {"machine": machine(), **facts, "runs": runs})
             print(f"{number}/{len(jobs)} {entry['name']} seed {entry['seed']}: {entry['top1']}", flush=True)

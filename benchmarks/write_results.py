@@ -182,6 +182,20 @@ def bits_step(record: dict[str, Any]) -> str:
     )
 
 
+def switchable(record: dict[str, Any]) -> str:
+    """Bytes of one file against several, and time at a width."""
+    parts = []
+    for row in record["results"]:
+        times = [[name, f"{value:.2f}"] for name, value in row["median_ms"].items()]
+        one, several = row["switchable_bytes"], row["separate_bytes"]
+        parts.append(
+            f"`{row['model']}`, images {row['side']}x{row['side']}, widths {', '.join(map(str, record['widths']))}: "
+            f"{one / 1e3:.0f} kB in one file, {several / 1e3:.0f} kB in separate ones ({one / several:.0%}).\n\n"
+            + table(["ONNX Runtime", "median ms"], times)
+        )
+    return "\n\n".join(parts)
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("sat_cifar10", "SAT against plain DoReFa + PACT", sat_cifar10),
     ("adabits_cifar10", "AdaBits: one network at several bit-widths", adabits_cifar10),
@@ -189,6 +203,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
     ("qat_step", "One step of quantization-aware training", qat_step),
     ("bits_step", "One step with learned bits, and with several", bits_step),
+    ("switchable", "One file for several bit-widths", switchable),
     ("export_speed", "The `fast` export beside float", export_speed),
     ("one_image", "One image, one process", one_image),
 )

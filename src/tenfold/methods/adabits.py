@@ -119,13 +119,18 @@ class AdaBits(Method):
 
     def passes(self, network: nn.Module) -> Sequence[Pass]:
         """One pass at every width that trains now; after the training, at every width, the widest first."""
-        switch = _switch(network)
-        positions = list(range(len(self.widths)))
-        widest = max(positions, key=lambda at: self.widths[at])
         if self._trained:
-            positions.sort(key=lambda at: self.widths[at], reverse=True)
-        elif self.training != "joint":
-            positions = [self._order[self._stage]]
+            return self._at(network, sorted(range(len(self.widths)), key=lambda at: self.widths[at], reverse=True))
+        if self.training == "joint":
+            return self.settings(network)
+        return self._at(network, [self._order[self._stage]])
+
+    def settings(self, network: nn.Module) -> Sequence[Pass]:
+        """Every width, in the order of the list."""
+        return self._at(network, range(len(self.widths)))
+
+    def _at(self, network: nn.Module, positions: Sequence[int]) -> list[Pass]:
+        switch, widest = _switch(network), max(positions, key=lambda at: self.widths[at])
         return [
             Pass(
                 name=width_text(self.widths[at]),
@@ -175,7 +180,7 @@ class AdaBits(Method):
         stage = min(run.step * len(self._order) // run.total_steps, len(self._order) - 1)
         if stage > self._stage:
             for network in (run.network, *([] if run.average is None else [run.average.module])):
-                _inherit(network, self._order[self._stage], self._order[stage])
+                _inherit_norms(network, self._order[self._stage], self._order[stage])
             self._stage = stage
 
     def _watch_levels(self, network: nn.Module) -> None:
@@ -202,7 +207,7 @@ class AdaBits(Method):
                 switch.position = position
                 if position != last and images:
                     if self.training == "direct":
-                        _inherit(network, last, position)
+                        _inherit_all(network, last, position)
                     calibrate(network, images, levels=False)
         switch.position = max(range(len(self.widths)), key=lambda at: self.widths[at])
         return network
@@ -236,11 +241,17 @@ def _entering(switch: Switch, position: int) -> Callable[[], None]:
 
 
 @torch.no_grad()
-def _inherit(network: nn.Module, source: int, target: int) -> None:
-    """Give one width the private state of another."""
+def _inherit_norms(network: nn.Module, source: int, target: int) -> None:
+    """Give one width the batch norms of another."""
     for module in network.modules():
         if isinstance(module, SwitchableBatchNorm):
             module.choices[target].load_state_dict(module.choices[source].state_dict())
+
+
+@torch.no_grad()
+def _inherit_all(network: nn.Module, source: int, target: int) -> None:
+    """Give one width all that another has learned for itself."""
+    _inherit_norms(network, source, target)
     for _, layer in quantized_layers(network):
         if layer.input_quantizer is not None and layer.input_quantizer.alpha.dim():
             layer.input_quantizer.alpha[target] = layer.input_quantizer.alpha[source]

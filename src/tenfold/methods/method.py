@@ -61,6 +61,10 @@ class Method:
         """The settings that each batch runs in."""
         return (Pass(),)
 
+    def settings(self, network: nn.Module) -> Sequence[Pass]:
+        """All settings that the network will have, also those that no batch runs in now; each is calibrated."""
+        return self.passes(network)
+
     def batch(self, network: nn.Module) -> AbstractContextManager[None]:
         """A context around all passes of a batch, for work that they share."""
         return nullcontext()

@@ -31,7 +31,7 @@ from tenfold.train.interrupts import stop_requests
 from tenfold.train.journal import Journal
 from tenfold.train.loop import Loop
 from tenfold.train.machine import command_line
-from tenfold.train.passes import combined_passes
+from tenfold.train.passes import combined_passes, combined_settings
 from tenfold.train.random_states import seed_everything, untouched_random_states
 from tenfold.train.record import Order
 from tenfold.train.report import write_report
@@ -240,7 +240,7 @@ def _calibrate(network: nn.Module, order: Order, world: World) -> None:
     if count and any(quant.quantized_layers(network)):
         batches = order.task.train_batches(epoch=0, batch_size=order.config.batch_size, seed=order.config.seed)
         images = [inputs.to(world.device) for inputs, _ in islice(batches, count)]
-        for one in reversed(combined_passes(order.methods, network)):  # what all settings share, the first decides
+        for one in reversed(combined_settings(order.methods, network)):  # what all settings share, the first decides
             one.enter()
             quant.calibrate(network, images)
 

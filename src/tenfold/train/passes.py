@@ -18,6 +18,11 @@ def combined_passes(methods: Sequence[Method], network: nn.Module) -> list[Pass]
     return [_combine(choice) for choice in product(*(method.passes(network) for method in methods))]
 
 
+def combined_settings(methods: Sequence[Method], network: nn.Module) -> list[Pass]:
+    """As `combined_passes`, of all settings that the network will have."""
+    return [_combine(choice) for choice in product(*(method.settings(network) for method in methods))]
+
+
 def _combine(choice: Sequence[Pass]) -> Pass:
     if len(choice) == 1:
         return choice[0]
