@@ -7,6 +7,15 @@ import pytest
 from tenfold.train.interrupts import stop_requests
 
 
+@pytest.fixture
+def interruptible():
+    """What Ctrl-C does in a terminal; a shell lets programs in its background ignore it."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_signal_is_a_request_and_the_second_acts_as_before():
     before = signal.getsignal(signal.SIGINT)
     with stop_requests() as stop:
