@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +40,8 @@ def predict(
         bits: which of its bit-widths to use, where a network has several, such as 4, or 4/8; default: the widest.
         as_json: print one JSON object with label and probability of the answers.
     """
+    # numpy's threads for matrix products would start, find nothing to do, and spin: a fifth of the CPU time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if top < 1:
         raise UsageError(f"--top {top} is not allowed; it is at least 1.")
     width = parse_bits(bits) if bits else None

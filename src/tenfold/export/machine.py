@@ -39,10 +39,12 @@ def session_settings(metadata: Mapping[str, Any], *, lean: bool = False) -> dict
     Args:
         metadata: what the file says of itself; see `tenfold.export.metadata`.
         lean: for a few runs only: spare the memory (a fifth of a process with MobileNetV2) of weights as real numbers,
-            and compute them from the integers at every run.
+            and compute them from the integers at every run; let threads that wait sleep.
     """
     # Products with 4-bit weights would otherwise round the activations to 8 bits on their own (sat.md section 8).
     settings = {"session.qdq_matmulnbits_accuracy_level": "1"}
+    if lean:
+        settings["session.intra_op.allow_spinning"] = "0"
     if metadata.get("profile", "fast") != "fast":
         # Integer weights become real numbers when the file is loaded, not again at every run, and real weights stay
         # real: ONNX Runtime would round them on its own between two quantized activations.
