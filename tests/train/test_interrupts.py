@@ -1,4 +1,3 @@
-import os
 import signal
 import threading
 
@@ -20,18 +19,18 @@ def test_the_first_signal_is_a_request_and_the_second_acts_as_before():
     before = signal.getsignal(signal.SIGINT)
     with stop_requests() as stop:
         assert not stop
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop
         assert stop.signal_name == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_under_a_launcher_a_repeated_signal_means_nothing():
     with stop_requests(launched=True) as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert stop.signal_name == "SIGTERM"
 
 
