@@ -8,7 +8,7 @@ from tenfold.cost import Budget, profile
 from tenfold.errors import CheckpointError
 from tenfold.methods import AdaBits, FracBits
 from tenfold.quant import available_bits, describe, set_bits
-from tenfold.train import Interrupted, fit, load
+from tenfold.train import fit, load
 from train.toy_training import CLASSES, ToyTask, assert_same_end, toy_config
 
 
@@ -39,7 +39,7 @@ METHODS = {
     "by layer": lambda: FracBits(like=3, search_share=0.5),
     "by kernel": lambda: FracBits(weight_bits="kernel", w_range=(0, 4), search_share=0.5, kappa=20.0, start=0.6),
 }
-CONFIG = {"epochs": 2, "ema_decay": 0.8, "mixup": 0.2, "lr": 0.05, "calibration_batches": 1}
+CONFIG = {"epochs": 2, "ema_decay": 0.8, "mixup": 0.2, "lr": 0.05, "calibration_batches": 1, "checkpoint_steps": 1}
 
 
 TIGHT = Budget(bitops=360e3)
@@ -52,12 +52,32 @@ def run(folder, method, task=None, **options):
     return fit(network(), task or ToyTask(), [method], budget, config=config, run_dir=folder, quiet=True, **options)
 
 
+class BrokenOffError(Exception):
+    """What stops a training in the middle."""
+
+
+class BreakingTask(ToyTask):
+    """Breaks off when a step (from 1) asks for its batch; every step before it has a checkpoint."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def train_batches(self, *, epoch, batch_size, start=0, **options):
+        steps = self.batches_per_epoch(batch_size)
+        batches = super().train_batches(epoch=epoch, batch_size=batch_size, start=start, **options)
+        for step, batch in enumerate(batches, start=start + 1):
+            if epoch * steps + step == self.step:
+                raise BrokenOffError
+            yield batch
+
+
 @pytest.mark.parametrize("step", [3, 6], ids=["search", "after freezing"])
 @pytest.mark.parametrize("name", METHODS)
-def test_an_interrupted_run_ends_bit_identical_when_resumed(tmp_path, name, step):
+def test_a_broken_run_ends_bit_identical_when_resumed(tmp_path, name, step):
     run(tmp_path / "whole", METHODS[name]())
-    with pytest.raises(Interrupted):
-        run(tmp_path / "parts", METHODS[name](), ToyTask(interrupted_step=step))
+    with pytest.raises(BrokenOffError):
+        run(tmp_path / "parts", METHODS[name](), BreakingTask(step))
     run(tmp_path / "parts", METHODS[name](), resume=True)
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
@@ -96,7 +116,7 @@ def test_pruned_channels_are_gone_from_the_artifact(tmp_path):
 
 
 def test_another_order_of_the_widths_cannot_resume(tmp_path):
-    with pytest.raises(Interrupted):
-        run(tmp_path / "run", AdaBits(bits=(8, 4, 2)), ToyTask(interrupted_step=3))
+    with pytest.raises(BrokenOffError):
+        run(tmp_path / "run", AdaBits(bits=(8, 4, 2)), BreakingTask(3))
     with pytest.raises(CheckpointError, match=r"methods\[0\]\.bits\[1\]: 4 in the checkpoint, 2 now"):
         run(tmp_path / "run", AdaBits(bits=(8, 2, 4)), resume=True)

@@ -291,7 +291,7 @@ def test_an_interrupted_run_saves_and_ends_bit_identical_when_resumed(tmp_path, 
 def test_a_stop_during_evaluation_leaves_at_once(tmp_path):
     class Stopping(ToyTask):
         def eval_batches(self, **options):
-            signal.raise_signal(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
             yield from super().eval_batches(**options)
 
     with pytest.raises(Interrupted):

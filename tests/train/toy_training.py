@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import torch
@@ -43,7 +44,7 @@ class ToyTask:
             if self.poisoned_step == epoch * steps + step + 1:
                 inputs[-1] = float("nan")
             if self.interrupted_step == epoch * steps + step + 1:
-                signal.raise_signal(self.signal)
+                os.kill(os.getpid(), self.signal)
             mine = slice(rank * batch_size, (rank + 1) * batch_size)
             yield inputs[mine], targets[mine]
 
