@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reference import Reference, TinyNetwork, close, close_sum
+from reference import Reference, TinyNetwork, close, close_sum, official_optimizer
 from tenfold.quant import ActivationQuantizer, LayerScheme, QuantLinear, WeightQuantizer, quantize
 from tenfold.quant.operators import quantize_activation, quantize_weight
 from tenfold.quant.schemes import num_steps, quantize_unit
@@ -189,11 +189,7 @@ def test_whole_training_steps_equal_the_official_ones(folder, name):
     network.load_state_dict(
         {key: tensors.get(f"init.{_official_name(key)}", value).clone() for key, value in own.items()}
     )
-    decayed = [p for p in network.parameters() if p.dim() == 2 or (p.dim() == 4 and p.size(1) != 1)]
-    others = [p for p in network.parameters() if not any(p is q for q in decayed)]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": 4e-5}, {"params": others}], lr=0.05, momentum=0.9, nesterov=True
-    )
+    optimizer = official_optimizer(network)
     steps = sum(key.endswith("x_uint8") and key.startswith("step") for key in tensors)
     assert steps >= 1
     for k in range(steps):

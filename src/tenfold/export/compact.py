@@ -16,6 +16,7 @@ from tenfold.export.integers import UINT8_TOP, store
 
 TWO_BIT_OPSET = 25
 """The first with two-bit integers. ONNX Runtime reads them; OpenVINO does not yet."""
+_TWO_BIT = (np.dtype(ml_dtypes.int2), np.dtype(ml_dtypes.uint2))
 
 
 def write_compact(network: Network, *, real_weights: bool = False) -> list[Codes]:
@@ -36,9 +37,15 @@ def write_compact(network: Network, *, real_weights: bool = False) -> list[Codes
             write_loose_weight(builder, node)
     codes = [_write_quantizer(builder, quantizer) for quantizer in network.quantizers]
     drop_unused(network.model)
-    if any(_is_two_bit(value) for value in network.graph.initializers.values()):
-        network.graph.opset_imports[""] = TWO_BIT_OPSET
+    raise_opset(network.graph)
     return codes
+
+
+def raise_opset(graph: ir.Graph) -> None:
+    """Ask for the operators that know two-bit integers, if the graph has any."""
+    arrays = (value.const_value for value in graph.initializers.values())
+    if any(array is not None and array.dtype.numpy() in _TWO_BIT for array in arrays):
+        graph.opset_imports[""] = TWO_BIT_OPSET
 
 
 def _write_layer(builder: Builder, layer: IntegerLayer) -> None:
@@ -61,15 +68,20 @@ def write_float_layer(builder: Builder, layer: IntegerLayer) -> None:
 
 def write_float_bias(builder: Builder, layer: IntegerLayer) -> None:
     """Give a layer its bias as real numbers, unless it has none."""
-    node, bias = layer.node, layer.bias.astype(np.float32)
-    if not np.any(bias):
+    bias = layer.bias.astype(np.float32)
+    add_bias(builder, layer.node, builder.constant(bias) if np.any(bias) else None)
+
+
+def add_bias(builder: Builder, node: ir.Node, bias: ir.Value | None) -> None:
+    """Give a Conv, Gemm or MatMul a bias, or take it away."""
+    if bias is None:
         node.resize_inputs(2)
     elif node.op_type != "MatMul":
         node.resize_inputs(3)
-        node.replace_input_with(2, builder.constant(bias))
+        node.replace_input_with(2, bias)
     else:
         output = node.outputs[0]
-        total = builder.add(builder.after(output), "Add", None, builder.constant(bias))
+        total = builder.add(builder.after(output), "Add", None, bias)
         if output.is_graph_output():
             output.name, total.name = total.name, output.name
         ir.convenience.replace_all_uses_with(output, total, replace_graph_outputs=True)
@@ -111,8 +123,3 @@ def _write_quantizer(builder: Builder, quantizer: Quantizer) -> Codes:
     ir.convenience.replace_all_uses_with(node.outputs[0], value, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)
     return Codes(grid.step, 0, grid.offset, quantizer.low, quantizer.high, codes)
-
-
-def _is_two_bit(value: ir.Value) -> bool:
-    array = value.const_value
-    return array is not None and array.dtype.numpy() in (np.dtype(ml_dtypes.int2), np.dtype(ml_dtypes.uint2))

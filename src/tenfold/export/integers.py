@@ -21,7 +21,7 @@ BIAS_TOP = 2.0**30
 """Half of int32, so that a bias and the sum of the products fit together."""
 
 _SIGNED = {2: ml_dtypes.int2, 4: ml_dtypes.int4, 8: np.int8}
-_UNSIGNED = {2: ml_dtypes.uint2, 4: ml_dtypes.uint4, 8: np.uint8}
+UNSIGNED = {2: ml_dtypes.uint2, 4: ml_dtypes.uint4, 8: np.uint8}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def store(codes: NDArray[np.int16]) -> Storage:
             return Storage(codes.astype(_SIGNED[bits]), 0.0, 1, bits)
         if odd and peak < 2**bits:
             top = 2**bits - 1
-            return Storage(((codes + top) // 2).astype(_UNSIGNED[bits]), top / 2, 2, bits)
+            return Storage(((codes + top) // 2).astype(UNSIGNED[bits]), top / 2, 2, bits)
     raise ValueError(f"codes from {low} to {high} fit no integer type of 8 bits")
 
 

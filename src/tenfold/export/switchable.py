@@ -14,13 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from tenfold.errors import ExportError
-from tenfold.export.compact import TWO_BIT_OPSET
+from tenfold.export.compact import add_bias, raise_opset
 from tenfold.export.graph import (
     Builder,
     Codes,
@@ -32,14 +31,13 @@ from tenfold.export.graph import (
     is_activation,
     is_weight,
 )
-from tenfold.export.integers import UINT8_TOP, store
+from tenfold.export.integers import UINT8_TOP, UNSIGNED, store
 from tenfold.export.width_choice import WIDTH_INPUT
 from tenfold.quant import QuantLayer, widest
 from tenfold.quant.schemes import signed_grid
 
 _NESTING = ("modified", "centered")
 _ALL_BITS = 255
-_UNSIGNED = {2: ml_dtypes.uint2, 4: ml_dtypes.uint4, 8: np.uint8}
 
 Array = NDArray[Any]
 Layers = Sequence[Mapping[str, QuantLayer]]
@@ -73,8 +71,7 @@ def write_switchable(networks: Sequence[Network], layers: Layers) -> list[list[C
     codes = [_write_quantizer(tables, twins) for twins in zip(*(one.quantizers for one in networks), strict=True)]
     model.graph.inputs.append(tables.index)
     drop_unused(model)
-    if any(_is_two_bit(value) for value in model.graph.initializers.values()):
-        model.graph.opset_imports[""] = TWO_BIT_OPSET
+    raise_opset(model.graph)
     return [[row[position] for row in codes] for position in range(len(networks))]
 
 
@@ -167,7 +164,7 @@ def _nest(name: str, codes: Sequence[NDArray[np.int16]], layers: Layers) -> _Nes
         raise ExportError(f"the weights of {name} do not nest, although they should; please report this.")
     zero = 2 ** (most - 1)
     return _Nest(
-        whole.astype(next(kind for size, kind in _UNSIGNED.items() if most <= size)),
+        whole.astype(next(kind for size, kind in UNSIGNED.items() if most <= size)),
         zero,
         [_ALL_BITS >> shift << shift for shift in shifts],
         [zero + grid.low / grid.step * 2**shift for grid, shift in zip(grids, shifts, strict=True)],
@@ -181,18 +178,7 @@ def _write_layer(tables: _Tables, twins: Sequence[IntegerLayer], layers: Layers)
     weight = _weight(tables, node, nest, [twin.scale for twin in twins], is_transposed=node.op_type == "MatMul")
     node.replace_input_with(1, weight)
     biases = [twin.bias.astype(np.float32) for twin in twins]
-    if not np.any(biases):
-        node.resize_inputs(2)
-    elif node.op_type != "MatMul":
-        node.resize_inputs(3)
-        node.replace_input_with(2, tables.value(biases))
-    else:
-        output = node.outputs[0]
-        total = tables.builder.add(tables.builder.after(output), "Add", None, tables.value(biases))
-        if output.is_graph_output():
-            output.name, total.name = total.name, output.name
-        ir.convenience.replace_all_uses_with(output, total, replace_graph_outputs=True)
-        total.producer().replace_input_with(0, output)
+    add_bias(tables.builder, node, tables.value(biases) if np.any(biases) else None)
 
 
 def _weight(
@@ -318,8 +304,3 @@ def _bits(array: Array) -> int:
 
 def _is_signed(array: Array) -> bool:
     return array.dtype.name.startswith("int")
-
-
-def _is_two_bit(value: ir.Value) -> bool:
-    array = array_of(value)
-    return array is not None and array.dtype.name in ("int2", "uint2")

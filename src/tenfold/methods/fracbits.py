@@ -16,7 +16,7 @@ from tenfold.methods.bit_search import BitSearch, SearchedLayer
 from tenfold.methods.method import Method, register
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
-from tenfold.methods.uniform import layer_bits
+from tenfold.methods.uniform import uniform_cost
 from tenfold.quant import (
     FLOAT_BITS,
     Bits,
@@ -179,7 +179,7 @@ class FracBits(Method):
         limits = {} if budget is None else {"bitops": budget.bitops, "bytes": budget.bytes}
         found = {quantity: float(limit) for quantity, limit in limits.items() if limit is not None}
         if self.like is not None and not found:
-            uniform = self._uniform_cost(network, example, facts, self.like)
+            uniform = uniform_cost(network, example, facts, self.like, FLOAT_BITS if self.weight_only else self.like)
             found = {"bytes": uniform.size_bytes} if self.weight_only else {"bitops": uniform.bitops}
         if not found:
             raise UsageError(
@@ -189,14 +189,6 @@ class FracBits(Method):
         if self.weight_only and "bitops" in found:
             raise UsageError("weight_only leaves activations in float, so BitOPs cannot be kept; give bytes=….")
         return found
-
-    def _uniform_cost(self, network: nn.Module, example: Tensor, facts: Mapping[str, LayerFacts], bits: int) -> Profile:
-        a_bits = FLOAT_BITS if self.weight_only else bits
-
-        def bits_of(name: str, *_: Any) -> tuple[int, int]:
-            return layer_bits(facts[name], bits, a_bits) if name in facts else (FLOAT_BITS, FLOAT_BITS)
-
-        return profile(network, example, bits=bits_of)
 
     def _searched(self, counted: Profile) -> list[SearchedLayer]:
         """All layers with the bits that they have now, learned or fixed."""

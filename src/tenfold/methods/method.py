@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -101,8 +101,7 @@ class Method:
 
     def to_dict(self) -> dict[str, Any]:
         """The kind and the options, as a recipe writes them."""
-        options = {one.name for one in fields(self) if one.init}
-        return {"kind": self.name, **{name: value for name, value in asdict(self).items() if name in options}}
+        return {"kind": self.name, **{one.name: getattr(self, one.name) for one in fields(self) if one.init}}
 
 
 _METHODS: dict[str, type[Method]] = {}

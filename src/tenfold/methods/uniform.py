@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.cost import Budget, Profile, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
-from tenfold.quant import SCHEMES, LayerFacts, LayerScheme, quantize, quantized_layers, survey
+from tenfold.quant import FLOAT_BITS, SCHEMES, LayerFacts, LayerScheme, quantize, quantized_layers, survey
 from tenfold.quant.schemes import Scheme, check_bits
 
 DEFAULT_BITS = 4
@@ -105,6 +105,17 @@ def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
     return choice
 
 
+def uniform_cost(
+    network: nn.Module, example: Tensor, facts: Mapping[str, LayerFacts], w_bits: int, a_bits: int
+) -> Profile:
+    """What a float network would cost with the same bits everywhere, but for the first and the last layer."""
+
+    def bits_of(name: str, *_: Any) -> tuple[int, int]:
+        return layer_bits(facts[name], w_bits, a_bits) if name in facts else (FLOAT_BITS, FLOAT_BITS)
+
+    return profile(network, example, bits=bits_of)
+
+
 def layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:
     """Bits of a layer in a network of so many bits: the first and the last one have weights of at least 8."""
     is_edge = fact.is_first or (fact.is_last and fact.is_linear)
@@ -115,14 +126,8 @@ def _largest_bits(network: nn.Module, budget: Budget | None, example: Tensor, fa
     if budget is None or (budget.bitops is None and budget.bytes is None):
         return DEFAULT_BITS  # no bit-width changes what the budget limits
 
-    def cost(bits: int) -> Profile:
-        def bits_of(name: str, *_: Any) -> tuple[int, int]:
-            return layer_bits(facts[name], bits, bits) if name in facts else (32, 32)
-
-        return profile(network, example, bits=bits_of)
-
     for bits in _CANDIDATES:
-        excess = budget.excess(cost(bits))
+        excess = budget.excess(uniform_cost(network, example, facts, bits, bits))
         if not excess:
             return bits
     smallest = min(_CANDIDATES)
