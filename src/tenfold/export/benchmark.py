@@ -13,6 +13,7 @@ import numpy as np
 from tenfold.cost.latency import Timing, interleaved
 from tenfold.errors import ArtifactError, UsageError
 from tenfold.export.engine import Engine, installed_engines, open_engine
+from tenfold.export.width_choice import Bits
 
 
 @dataclass(frozen=True)
@@ -69,26 +70,34 @@ def bench(
         raise UsageError("there is nothing to time; name at least one ONNX file.")
     if batch < 1:
         raise UsageError(f"batch is {batch}; it must be at least 1.")
-    runs = [(Path(path), runner) for path in paths for runner in _engines(Path(path), engine, threads)]
-    timings = interleaved(
-        {f"{index}": partial(runner.run, _noise(runner, batch)) for index, (_, runner) in enumerate(runs)},
-        rounds=rounds,
-    )
-    first = timings["0"].median_ms
+    runs = [(Path(path), runner) for path in paths for runner in open_engines(Path(path), engine, threads)]
+    timings = time_in_turns([runner for _, runner in runs], batch, rounds)
+    first = timings[0].median_ms
     return [
         BenchRow(path, runner.name, batch, path.stat().st_size, timing, first / timing.median_ms)
-        for (path, runner), timing in zip(runs, timings.values(), strict=True)
+        for (path, runner), timing in zip(runs, timings, strict=True)
     ]
 
 
-def _engines(path: Path, engine: str, threads: int | None) -> list[Engine]:
+def time_in_turns(runners: Sequence[Engine], batch: int, rounds: int) -> list[Timing]:
+    """Time open files, each on a batch of noise, in turns."""
+    runs = {f"{index}": partial(runner.run, _noise(runner, batch)) for index, runner in enumerate(runners)}
+    return list(interleaved(runs, rounds=rounds).values())
+
+
+def open_engines(path: Path, engine: str, threads: int | None, bits: Bits | None = None) -> list[Engine]:
+    """A file in one runtime, or, for "all", in every installed one that can run it.
+
+    Raises:
+        TenfoldError: as `open_engine` raises; for "all" only if no runtime can run the file.
+    """
     if engine != "all":
-        return [open_engine(path, engine, threads)]
+        return [open_engine(path, engine, threads, bits)]
     opened: list[Engine] = []
     failure: ArtifactError | None = None
     for name in installed_engines() or ["onnxruntime"]:
         try:
-            opened.append(open_engine(path, name, threads))
+            opened.append(open_engine(path, name, threads, bits))
         except ArtifactError as error:
             failure = error
     if not opened and failure is not None:

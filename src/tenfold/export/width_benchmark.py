@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from tenfold.cost.latency import interleaved
-from tenfold.errors import ArtifactError, UsageError
-from tenfold.export.benchmark import BenchRow
-from tenfold.export.engine import Engine, installed_engines, open_engine
+from tenfold.errors import UsageError
+from tenfold.export.benchmark import BenchRow, open_engines, time_in_turns
 from tenfold.export.metadata import read_metadata
-from tenfold.export.width_choice import Bits, read_widths
+from tenfold.export.width_choice import read_widths
 
 
 @dataclass(frozen=True)
@@ -67,31 +61,11 @@ def bench_widths(
         (path, bits, runner)
         for path, has_widths in choices
         for bits in (widths if has_widths else [None])
-        for runner in _engines(path, engine, threads, bits)
+        for runner in open_engines(path, engine, threads, bits)
     ]
-    timings = interleaved(
-        {f"{index}": partial(runner.run, _noise(runner, batch)) for index, (*_, runner) in enumerate(runs)},
-        rounds=rounds,
-    )
-    first = timings["0"].median_ms
+    timings = time_in_turns([runner for *_, runner in runs], batch, rounds)
+    first = timings[0].median_ms
     return [
         WidthRow(path, runner.name, batch, path.stat().st_size, timing, first / timing.median_ms, bits)
-        for (path, bits, runner), timing in zip(runs, timings.values(), strict=True)
+        for (path, bits, runner), timing in zip(runs, timings, strict=True)
     ]
-
-
-def _noise(runner: Engine, batch: int) -> np.ndarray:
-    """Random pixels: zeros would let some kernels take short cuts."""
-    shape = [batch, *(size or 1 for size in runner.input_shape[1:])]
-    return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
-
-
-def _engines(path: Path, engine: str, threads: int | None, bits: Bits | None) -> Iterator[Engine]:
-    if engine != "all":
-        yield open_engine(path, engine, threads, bits)
-        return
-    names = installed_engines() or ["onnxruntime"]
-    yield open_engine(path, names[0], threads, bits)
-    for name in names[1:]:
-        with suppress(ArtifactError):
-            yield open_engine(path, name, threads, bits)
