@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from tenfold.layers.atomic import SqueezeExcite
+from tenfold.layers.pooling import GlobalPool
 from tenfold.models import Architecture, build, facts, list_models
 
 NAMES = list_models()
@@ -34,16 +36,18 @@ def _images(name, batch, seed=0):
 
 
 def _counted_macs(network, image):
-    """Multiply-adds of convolutions and linear layers, from weight and output shapes: each output sums one filter."""
+    """Multiply-adds of convolutions and linear layers, from weight and output shapes: each output sums one filter.
+
+    Pools that their paper counts add one for each number that they read.
+    """
     macs = 0
 
-    def count(module, _inputs, output):
+    def count(module, inputs, output):
         nonlocal macs
-        macs += output[0].numel() * module.weight[0].numel()
+        macs += inputs[0].numel() if isinstance(module, GlobalPool) else output[0].numel() * module.weight[0].numel()
 
-    handles = [
-        module.register_forward_hook(count) for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
+    counted = nn.Conv2d | nn.Linear | GlobalPool
+    handles = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, counted)]
     with torch.no_grad():
         network(image)
     for handle in handles:
@@ -131,8 +135,13 @@ def test_classes_and_channels_can_be_chosen(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_convolutions_have_no_bias_and_layers_are_plain(name):
     plain = {nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten}
+    plain |= {nn.SiLU, nn.Sigmoid, nn.Dropout}
+    gates = [module for module in _prototype(name).modules() if isinstance(module, SqueezeExcite)]
+    gate_layers = {id(layer) for gate in gates for layer in gate.children()}
     for module in _prototype(name).modules():
-        if type(module).__module__.startswith("torch.") and not isinstance(module, nn.Sequential | nn.Identity):
+        if type(module).__module__.startswith("torch.") and not isinstance(
+            module, nn.Sequential | nn.ModuleDict | nn.Identity
+        ):
             assert type(module) in plain
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and id(module) not in gate_layers:
             assert module.bias is None

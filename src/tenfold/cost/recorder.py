@@ -34,6 +34,7 @@ class Work:
         weights: names of the parameters behind that operand.
         parameters: names of all parameters that went in unmixed with activations: weights and biases.
         input_values, output_values: numbers of activations read and written by the call that moved most.
+        declared: whether the module itself said what is counted.
     """
 
     module: str
@@ -46,6 +47,7 @@ class Work:
     input_values: int = 0
     output_values: int = 0
     output_shape: tuple[int, ...] = ()
+    declared: bool = False
 
 
 class Recorder(TorchDispatchMode):
@@ -54,6 +56,9 @@ class Recorder(TorchDispatchMode):
     Each tensor is known to be an activation (it depends on the network's input), or to come from certain parameters
     alone, or to be a constant. This is followed through all operators, so that a weight is recognized after it was
     transposed, normalized, quantized or generated.
+
+    A module with a method `declared_macs` (of the arguments of forward) and an attribute `kind_of_work` is believed: where
+    a paper's table counts otherwise than operator by operator, its layer says how.
 
     Args:
         network: what will run; gets hooks that stay, so give a copy.
@@ -107,11 +112,27 @@ class Recorder(TorchDispatchMode):
 
     def _leave(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         self._stack.pop()
+        if hasattr(module, "declared_macs"):
+            self._declare(name, module, args, output)
         if isinstance(output, Tensor):
             # An operator may see tokens or heads flattened into the batch; the module's own shape says more.
             for work in self._works_of[name]:
                 if work.output_values == output.numel():
                     work.output_shape = tuple(output.shape)
+
+    def _declare(self, name: str, module: Any, args: tuple[Any, ...], output: Tensor) -> None:
+        """Believe a module that says how its work is counted, instead of its own operators (not its submodules')."""
+        for work in [work for work in self._works_of[name] if not work.declared]:
+            self._works_of[name].remove(work)
+            del self.works[work.module, work.kind, work.has_weight]
+        key = (name, str(module.kind_of_work), False)
+        if key not in self.works:
+            self.works[key] = Work(*key, order=self._tick(), declared=True)
+            self._works_of[name].append(self.works[key])
+        work = self.works[key]
+        work.macs += module.declared_macs(*args)
+        work.input_values = max(work.input_values, sum(tensor.numel() for tensor in _tensors(args)))
+        work.output_values, work.output_shape = output.numel(), tuple(output.shape)
 
     def _tick(self) -> int:
         self.steps += 1

@@ -54,7 +54,10 @@ def make_rows(recorder: Recorder, network: nn.Module, policy: BitPolicy | None) 
                 params=params[work],
                 w_bits=mean_bits(bits[work][0]),
                 a_bits=mean_bits(bits[work][1]),
-                bitops=_bitops(work.macs, *bits[work], groups=getattr(modules[work.module], "groups", 1)),
+                # A pool adds up, and multiplies nothing that has bits.
+                bitops=0
+                if work.kind == "pool"
+                else _bitops(work.macs, *bits[work], groups=getattr(modules[work.module], "groups", 1)),
                 size_bytes=sizes[work],
                 input_bytes=_bytes(work.input_values, mean_bits(bits[work][1])),
                 activation_bytes=_bytes(work.output_values, mean_bits(bits[work][1])),

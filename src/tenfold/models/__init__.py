@@ -1,6 +1,7 @@
 """Whole networks: one family a file, and the registry that knows them by name."""
 
 from tenfold.models import (  # noqa: F401 - importing a family registers its models
+    atomnas,
     convnet,
     efficientnet_lite,
     mobilenet_v1,
@@ -10,6 +11,7 @@ from tenfold.models import (  # noqa: F401 - importing a family registers its mo
     resnet_cifar,
 )
 from tenfold.models.architecture import Architecture, build
+from tenfold.models.atomnas_names import load_official_atomnas, official_atomnas_names
 from tenfold.models.classifier import FeatureInfo, ImageClassifier
 from tenfold.models.entry import ModelFacts
 from tenfold.models.registry import facts, list_models, register
@@ -24,6 +26,8 @@ __all__ = [
     "facts",
     "list_models",
     "load_by_position",
+    "load_official_atomnas",
+    "official_atomnas_names",
     "official_mobilenet_v2_name",
     "read_checkpoint",
     "register",

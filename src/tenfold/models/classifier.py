@@ -29,16 +29,27 @@ class ImageClassifier(nn.Module):
         stages: name and module of each stage, in the order of computation; they become children of the network.
         features: the feature maps it offers, finest first; the last one is what is pooled and classified.
         num_classes: outputs of the classifier.
+        pool: averages the last map; None for one whose additions are not counted, as in most tables.
+        dropout: share of the pooled features that are dropped while training.
     """
 
-    def __init__(self, stages: Mapping[str, nn.Module], features: Sequence[FeatureInfo], num_classes: int) -> None:
+    def __init__(
+        self,
+        stages: Mapping[str, nn.Module],
+        features: Sequence[FeatureInfo],
+        num_classes: int,
+        *,
+        pool: nn.Module | None = None,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.feature_info = list(features)
         self._stage_names = list(stages)
         for name, stage in stages.items():
             self.add_module(name, stage)
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = nn.AdaptiveAvgPool2d(1) if pool is None else pool
         self.flatten = nn.Flatten()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.classifier = nn.Linear(features[-1].channels, num_classes)
         initialise(self)
 
@@ -60,7 +71,7 @@ class ImageClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, C, H, W)."""
         x = self.pool(self.forward_features(x)[-1])  # (B, C, 1, 1)
-        return self.classifier(self.flatten(x))
+        return self.classifier(self.dropout(self.flatten(x)))
 
 
 def initialise(network: nn.Module) -> None:
@@ -83,4 +94,23 @@ def initialise(network: nn.Module) -> None:
         else:
             continue
         if not isinstance(module, nn.BatchNorm2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def initialise_mnas(network: nn.Module) -> None:
+    """Draw fresh weights as the authors of AtomNAS and AutoNL do.
+
+    Convolutions are normal with standard deviation sqrt(2 / fan_out), where a depthwise one counts its own kernel only;
+    linear layers are uniform within 1 / sqrt(outputs); biases are 0, batch norms 1 and 0.
+
+    Source: arXiv 1912.09640, official code (atomnas.md section 6).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.out_features)
+            nn.init.uniform_(module.weight, -bound, bound)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

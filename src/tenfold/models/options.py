@@ -16,6 +16,8 @@ NumClasses = Annotated[int, Field(ge=1, le=1_000_000)]
 """Outputs of the last layer."""
 InChannels = Annotated[int, Field(ge=1, le=1_024)]
 """Channels of the input image."""
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+"""Share of the features that are dropped before the classifier while training."""
 Width = Annotated[float, Field(ge=0.1, le=4.0, allow_inf_nan=False)]
 """Width multiplier: the factor on the channel count of every layer."""
 
