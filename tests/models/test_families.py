@@ -8,9 +8,9 @@ import torch
 import torchvision
 from torch import nn
 
+from tenfold.layers.padding import SamePad2d
 from tenfold.models import build, load_by_position
 from tenfold.models.blocks import scale_channels
-from tenfold.models.efficientnet_lite import SamePad2d
 from tenfold.models.resnet_cifar import ZeroPaddedShortcut
 
 

@@ -8,42 +8,11 @@ the release, is left out.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from tenfold.layers.padding import SamePad2d
 from tenfold.models.classifier import FeatureInfo, ImageClassifier
 from tenfold.models.options import InChannels, NumClasses
 from tenfold.models.registry import register
-
-
-class SamePad2d(nn.Module):
-    """Pad with zeros as TensorFlow's SAME does, for the convolution that follows.
-
-    The output of that convolution has ceil(size / stride) pixels along each side. The padding depends on the size, and
-    where it is odd the right and lower sides get the larger half: no `padding` of a PyTorch convolution does that.
-
-    Args:
-        kernel: side of the kernel.
-        stride: stride of the convolution.
-    """
-
-    def __init__(self, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.kernel = kernel
-        self.stride = stride
-
-    def extra_repr(self) -> str:
-        """Both settings, for print(network)."""
-        return f"kernel={self.kernel}, stride={self.stride}"
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H + padding, W + padding)."""
-        vertical, horizontal = self._total(x.shape[2]), self._total(x.shape[3])
-        top, left = vertical // 2, horizontal // 2
-        return F.pad(x, (left, horizontal - left, top, vertical - top))
-
-    def _total(self, size: int) -> int:
-        outputs = -(-size // self.stride)
-        return max((outputs - 1) * self.stride + self.kernel - size, 0)
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
