@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tenfold.layers.atomic import SqueezeExcite
+from tenfold.layers.lightnl import LightNonLocal, light_non_local_macs
 from tenfold.layers.pooling import GlobalPool
 from tenfold.models import Architecture, build, facts, list_models
 
@@ -23,6 +24,8 @@ def _prototype(name):
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
+            if not module.weight.any():  # a branch that starts closed would hide what is behind it
+                nn.init.constant_(module.weight, 0.02)
     with torch.no_grad():
         network(_images(name, 8, seed=1))
     return network.eval()
@@ -38,15 +41,22 @@ def _images(name, batch, seed=0):
 def _counted_macs(network, image):
     """Multiply-adds of convolutions and linear layers, from weight and output shapes: each output sums one filter.
 
-    Pools that their paper counts add one for each number that they read.
+    Pools that their paper counts add one for each number that they read, and LightNL blocks their cheaper products.
     """
     macs = 0
 
     def count(module, inputs, output):
         nonlocal macs
-        macs += inputs[0].numel() if isinstance(module, GlobalPool) else output[0].numel() * module.weight[0].numel()
+        if isinstance(module, LightNonLocal):
+            _, channels, height, width = output.shape
+            macs += light_non_local_macs(channels, height, width, module.ratio, module.stride)
+            macs -= 9 * output.numel()  # its convolution comes by itself
+        elif isinstance(module, GlobalPool):
+            macs += inputs[0].numel()
+        else:
+            macs += output[0].numel() * module.weight[0].numel()
 
-    counted = nn.Conv2d | nn.Linear | GlobalPool
+    counted = nn.Conv2d | nn.Linear | GlobalPool | LightNonLocal
     handles = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, counted)]
     with torch.no_grad():
         network(image)

@@ -17,9 +17,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tenfold.layers.padding import SamePad2d
 from tenfold.layers.pooling import GlobalPool
 
 Activation: TypeAlias = Literal["relu", "swish"]
+Padding: TypeAlias = Literal["symmetric", "same"]
+"""Half of the kernel on every side, or TensorFlow's SAME where a convolution is strided."""
 BN_EPSILON, BN_MOMENTUM = 1e-3, 0.01
 """Those of the official code, where TensorFlow's momentum is 0.99."""
 
@@ -29,17 +32,34 @@ def activation_layer(activation: Activation) -> nn.Module:
     return nn.ReLU(inplace=True) if activation == "relu" else nn.SiLU(inplace=True)
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution without bias, padded symmetrically, and batch norm: children `conv` and `bn`."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels, BN_EPSILON, BN_MOMENTUM)))
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    padding: Padding = "symmetric",
+) -> nn.Sequential:
+    """Convolution without bias and batch norm: children `conv` and `bn`; in front `pad`, where SAME needs it."""
+    pads = padding == "same" and stride > 1
+    layers: OrderedDict[str, nn.Module] = OrderedDict(pad=SamePad2d(kernel, stride)) if pads else OrderedDict()
+    around = 0 if pads else kernel // 2
+    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, around, groups=groups, bias=False)
+    layers["bn"] = nn.BatchNorm2d(out_channels, BN_EPSILON, BN_MOMENTUM)
+    return nn.Sequential(layers)
 
 
 def conv_norm_act(
-    in_channels: int, out_channels: int, activation: Activation, kernel: int = 1, stride: int = 1, groups: int = 1
+    in_channels: int,
+    out_channels: int,
+    activation: Activation,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    padding: Padding = "symmetric",
 ) -> nn.Sequential:
     """`conv_norm` with the activation behind: children `conv`, `bn` and `act`."""
-    layers = conv_norm(in_channels, out_channels, kernel, stride, groups)
+    layers = conv_norm(in_channels, out_channels, kernel, stride, groups, padding)
     layers.add_module("act", activation_layer(activation))
     return layers
 
@@ -121,6 +141,7 @@ class FusedAtomicBlock(nn.Module):
         activation: everywhere in the block.
         squeezed: channels in the middle of squeeze-and-excitation; 0 leaves it out.
         attention: works on the output before the input is added, such as `LightNonLocal`; None leaves it out.
+        padding: of the depthwise convolutions.
     """
 
     def __init__(
@@ -134,6 +155,7 @@ class FusedAtomicBlock(nn.Module):
         activation: Activation = "relu",
         squeezed: int = 0,
         attention: nn.Module | None = None,
+        padding: Padding = "symmetric",
     ) -> None:
         super().__init__()
         present = _present(atoms)
@@ -141,7 +163,7 @@ class FusedAtomicBlock(nn.Module):
         self.expand = conv_norm_act(in_channels, hidden, activation) if expands else nn.Identity()
         self.depthwise = nn.ModuleDict(
             {
-                f"k{kernel}": conv_norm_act(count, count, activation, kernel, stride, count)
+                f"k{kernel}": conv_norm_act(count, count, activation, kernel, stride, count, padding)
                 for kernel, count in present.items()
             }
         )

@@ -2,6 +2,7 @@
 
 from tenfold.models import (  # noqa: F401 - importing a family registers its models
     atomnas,
+    autonl,
     convnet,
     efficientnet_lite,
     mobilenet_v1,
@@ -12,6 +13,7 @@ from tenfold.models import (  # noqa: F401 - importing a family registers its mo
 )
 from tenfold.models.architecture import Architecture, build
 from tenfold.models.atomnas_names import load_official_atomnas, official_atomnas_names
+from tenfold.models.autonl_names import load_official_autonl, official_autonl_names
 from tenfold.models.classifier import FeatureInfo, ImageClassifier
 from tenfold.models.entry import ModelFacts
 from tenfold.models.registry import facts, list_models, register
@@ -27,7 +29,9 @@ __all__ = [
     "list_models",
     "load_by_position",
     "load_official_atomnas",
+    "load_official_autonl",
     "official_atomnas_names",
+    "official_autonl_names",
     "official_mobilenet_v2_name",
     "read_checkpoint",
     "register",
