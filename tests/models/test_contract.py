@@ -11,6 +11,7 @@ from torch import nn
 from tenfold.layers.atomic import SqueezeExcite
 from tenfold.layers.lightnl import LightNonLocal, light_non_local_macs
 from tenfold.layers.pooling import GlobalPool
+from tenfold.layers.searchable_lightnl import SearchableNonLocal
 from tenfold.models import Architecture, build, facts, list_models
 
 NAMES = list_models()
@@ -24,8 +25,8 @@ def _prototype(name):
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
-            if not module.weight.any():  # a branch that starts closed would hide what is behind it
-                nn.init.constant_(module.weight, 0.02)
+        elif isinstance(module, LightNonLocal | SearchableNonLocal):  # closed it would hide what is inside; it is cubic
+            nn.init.constant_(module.bn.weight, 0.02)
     with torch.no_grad():
         network(_images(name, 8, seed=1))
     return network.eval()
@@ -47,7 +48,7 @@ def _counted_macs(network, image):
 
     def count(module, inputs, output):
         nonlocal macs
-        if isinstance(module, LightNonLocal):
+        if isinstance(module, LightNonLocal | SearchableNonLocal):
             _, channels, height, width = output.shape
             macs += light_non_local_macs(channels, height, width, module.ratio, module.stride)
             macs -= 9 * output.numel()  # its convolution comes by itself
@@ -56,7 +57,7 @@ def _counted_macs(network, image):
         else:
             macs += output[0].numel() * module.weight[0].numel()
 
-    counted = nn.Conv2d | nn.Linear | GlobalPool | LightNonLocal
+    counted = nn.Conv2d | nn.Linear | GlobalPool | LightNonLocal | SearchableNonLocal
     handles = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, counted)]
     with torch.no_grad():
         network(image)

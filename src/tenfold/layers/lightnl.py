@@ -96,7 +96,7 @@ def light_non_local(x: Tensor, compared: int, stride: int = 1, *, order: Order, 
         (B, C, H, W) in the number format of `x`.
     """
     is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    with _full_precision(x):
+    with full_precision(x):
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         sampled = wide[:, :, ::stride, ::stride] if stride > 1 else wide
         g = sampled.flatten(2)  # (B, C, R)
@@ -112,7 +112,8 @@ def light_non_local(x: Tensor, compared: int, stride: int = 1, *, order: Order, 
         return y.unflatten(2, x.shape[2:]).to(x.dtype)
 
 
-def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which autocast, if it is on, leaves the products alone."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 

@@ -10,6 +10,7 @@ from tenfold.models import (  # noqa: F401 - importing a family registers its mo
     preresnet,
     resnet,
     resnet_cifar,
+    with_lightnl,
 )
 from tenfold.models.architecture import Architecture, build
 from tenfold.models.atomnas_names import load_official_atomnas, official_atomnas_names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,18 @@ class Architecture:
                 f"{_shown(options)}. The file is damaged, or was not written by Tenfold."
             )
         return cls(name, _shape_options(read_options(name, lookup(name).builder, options)))
+
+    def with_lightnl(self, places: Sequence[tuple[str, int, float, int]]) -> Architecture:
+        """The same network with LightNL blocks behind layers of it.
+
+        Args:
+            places: (layer, its output channels, ratio, stride) of each block.
+        """
+        known = {"num_classes", "in_channels"}
+        outer = {option: value for option, value in self.options.items() if option in known}
+        inner = {option: value for option, value in _shape_options(self.options).items() if option not in known}
+        table = [list(place) for place in places]
+        return Architecture("with_lightnl", {**outer, "network": self.name, "options": inner, "places": table})
 
 
 def build(architecture: str | Architecture, **options: Any) -> nn.Module:

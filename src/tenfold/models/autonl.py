@@ -12,7 +12,7 @@ Source: "Neural Architecture Search for Lightweight Non-Local Networks" (arXiv 2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 from pydantic import Field
 from torch import nn
@@ -21,6 +21,8 @@ from tenfold.errors import UsageError
 from tenfold.layers.atomic import Activation, FusedAtomicBlock, Padding, conv_norm_act
 from tenfold.layers.lightnl import LightNonLocal
 from tenfold.layers.pooling import GlobalPool
+from tenfold.layers.searchable_block import SearchableBlock
+from tenfold.layers.searchable_lightnl import RATIOS, STARTING_SCALE, STRIDES, SearchableNonLocal
 from tenfold.models.architecture import Architecture
 from tenfold.models.classifier import FeatureInfo, ImageClassifier, initialise_mnas
 from tenfold.models.options import Dropout, InChannels, NumClasses
@@ -159,6 +161,8 @@ def _network(places: Sequence[_Place], frame: _Frame, padding: Padding, legacy_s
     for module in network.modules():
         if isinstance(module, LightNonLocal):
             module.close()
+        elif isinstance(module, SearchableNonLocal):
+            module.start(STARTING_SCALE)
     network.blocks = [(name, one.channels, one.stride, one.squeeze) for name, one in zip(names, places, strict=True)]
     network.shape = {**frame._asdict(), "padding": padding, "legacy_scale": legacy_scale}
     return network
@@ -219,12 +223,70 @@ def _table(rows: Sequence[_Row], stem: int = 32) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+class _Stage(NamedTuple):
+    channels: int
+    blocks: int
+    stride: int  # of the first block; the others have 1
+
+
+# `autonl.md` section 4.3.
+_IMAGENET = (
+    _Stage(24, 4, 2), _Stage(40, 4, 2), _Stage(80, 4, 2), _Stage(96, 4, 1), _Stage(192, 4, 2), _Stage(320, 1, 1),
+)  # fmt: skip
+# For 32x32 images on a CPU.
+_TINY = (_Stage(16, 2, 1), _Stage(24, 3, 2), _Stage(40, 3, 2), _Stage(64, 2, 1))
+
+
+def _supernet(
+    stages: Sequence[_Stage],
+    frame: _Frame,
+    *,
+    first: int,
+    expansion: int,
+    squeeze: float,
+    squeezed_from: int,
+    ratios: Sequence[float],
+    strides: Sequence[int],
+) -> NonLocalClassifier:
+    """Searchable blocks behind a fixed first one, with squeeze-and-excitation from a total stride on."""
+    block = FusedAtomicBlock(
+        frame.stem,
+        first,
+        {3: frame.stem},
+        expands=False,
+        activation=frame.activation,
+        attention=SearchableNonLocal(first, ratios, strides),
+    )
+    places, width, scale = [_Place(first, 1, 0.0, block)], first, frame.stride
+    for channels, count, step in stages:
+        for index in range(count):
+            stride = step if index == 0 else 1
+            scale *= stride
+            share = squeeze if scale >= squeezed_from else 0.0
+            searchable = SearchableBlock(
+                width,
+                channels,
+                expansion * width,
+                -(-expansion // 2) * width,
+                stride=stride,
+                activation=frame.activation,
+                squeezed=squeezed_channels(share, width),
+                attention=SearchableNonLocal(channels, ratios, strides),
+            )
+            places.append(_Place(channels, stride, share, searchable))
+            width = channels
+    return _network(places, frame, "symmetric", legacy_scale=False)
+
+
 _BLOCKS_S, _BLOCKS_L = _table(_S), _table(_L)
 _SOURCE = "AutoNL, arXiv 2004.01961"
 _TAGS = ("imagenet", "mobile", "residual", "searched", "squeeze-excitation", "non-local")
-PaddingChoice = Literal["symmetric", "same"]
-"""Of strided convolutions: symmetric as in the authors' PyTorch code, or "same" as in TensorFlow, for weights of
-theirs from there."""
+Expansion = Annotated[int, Field(ge=1, le=32)]
+"""Hidden channels over the block's input channels at the larger of two expansions; the smaller is half of it."""
+Ratios = Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(min_length=1, max_length=8)]
+"""Parts of the channels that a LightNL block may compare."""
+Samplings = Annotated[tuple[Sampling, ...], Field(min_length=1, max_length=8)]
+"""Sampling strides that a LightNL block may have."""
 
 
 @register(source=_SOURCE, input_shape=(3, 224, 224), params=4_389_350, macs=266_878_784, tags=_TAGS)
@@ -237,7 +299,7 @@ def autonl(
     tail: Channels = 1280,
     stride: Stride = 2,
     activation: Activation = "swish",
-    padding: PaddingChoice = "symmetric",
+    padding: Padding = "symmetric",
     legacy_scale: bool = False,
     dropout: Dropout = 0.2,
 ) -> ImageClassifier:
@@ -251,7 +313,7 @@ def autonl_s(
     *,
     num_classes: NumClasses = 1000,
     in_channels: InChannels = 3,
-    padding: PaddingChoice = "symmetric",
+    padding: Padding = "symmetric",
     legacy_scale: bool = False,
     dropout: Dropout = 0.2,
 ) -> ImageClassifier:
@@ -265,10 +327,74 @@ def autonl_l(
     *,
     num_classes: NumClasses = 1000,
     in_channels: InChannels = 3,
-    padding: PaddingChoice = "symmetric",
+    padding: Padding = "symmetric",
     legacy_scale: bool = False,
     dropout: Dropout = 0.2,
 ) -> ImageClassifier:
     """AutoNL-L, with LightNL at fourteen places."""
     frame = _Frame(32, 1280, 2, "swish", dropout, num_classes, in_channels)
     return _plain(_BLOCKS_L, frame, padding, legacy_scale)
+
+
+@register(
+    source=_SOURCE,
+    input_shape=(3, 224, 224),
+    params=6_153_975,
+    macs=553_037_072,
+    tags=("imagenet", "mobile", "residual", "supernet", "squeeze-excitation", "non-local"),
+)
+def autonl_supernet(
+    *,
+    num_classes: NumClasses = 1000,
+    in_channels: InChannels = 3,
+    expansion: Expansion = 6,
+    squeeze: Squeeze = 0.5,
+    ratios: Ratios = RATIOS,
+    strides: Samplings = STRIDES,
+    activation: Activation = "swish",
+    dropout: Dropout = 0.2,
+) -> ImageClassifier:
+    """The supernet of AutoNL: search it with --method autonl for places of LightNL, kernel sizes and expansions."""
+    frame = _Frame(32, 1280, 2, activation, dropout, num_classes, in_channels)
+    return _supernet(
+        _IMAGENET,
+        frame,
+        first=16,
+        expansion=expansion,
+        squeeze=squeeze,
+        squeezed_from=16,  # where the published networks have it
+        ratios=ratios,
+        strides=strides,
+    )
+
+
+@register(
+    source="after AutoNL, arXiv 2004.01961; cut down by us for small images",
+    input_shape=(3, 32, 32),
+    params=155_053,
+    macs=21_145_600,
+    tags=("cifar", "mobile", "residual", "supernet", "tiny", "non-local"),
+)
+def autonl_supernet_tiny(
+    *,
+    num_classes: NumClasses = 10,
+    in_channels: InChannels = 3,
+    expansion: Expansion = 4,
+    squeeze: Squeeze = 0.0,
+    ratios: Ratios = RATIOS,
+    strides: Samplings = STRIDES,
+    activation: Activation = "swish",
+    dropout: Dropout = 0.0,
+) -> ImageClassifier:
+    """A small supernet of AutoNL for 32x32 images on a CPU."""
+    frame = _Frame(16, 256, 1, activation, dropout, num_classes, in_channels)
+    return _supernet(
+        _TINY,
+        frame,
+        first=8,
+        expansion=expansion,
+        squeeze=squeeze,
+        squeezed_from=1,
+        ratios=ratios,
+        strides=strides,
+    )

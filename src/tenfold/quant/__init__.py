@@ -1,7 +1,7 @@
 """Quantizers, bit policies, quantized layers, and swapping them into any module."""
 
 from tenfold.quant.bits import BitPolicy, FixedBits, bits_text, simplest
-from tenfold.quant.calibration import calibrate
+from tenfold.quant.calibration import calibrate, measure_norms
 from tenfold.quant.channels import ChannelPath, channel_paths
 from tenfold.quant.constant_channels import pruned_kernels
 from tenfold.quant.cutting import cut_channels
@@ -59,6 +59,7 @@ __all__ = [
     "interpolate_activation",
     "interpolate_weight",
     "make_switchable",
+    "measure_norms",
     "narrowest",
     "pruned_kernels",
     "quantizable_layers",

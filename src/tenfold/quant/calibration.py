@@ -69,6 +69,24 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
             module.training = training
 
 
+def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the statistics of every batch norm that runs to the plain averages over training images.
+
+    For networks whose statistics do not belong to their weights: averages of weights, or what a search has cut out.
+
+    Args:
+        network: float or quantized; changed in place, its training mode restored.
+        batches: batches of images (B, C, H, W).
+    """
+    modes = {module: module.training for module in network.modules()}
+    try:
+        with torch.no_grad():
+            _statistics(network.eval(), list(batches))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def _quantizers(network: nn.Module) -> list[ActivationQuantizer]:
     return [module for module in network.modules() if isinstance(module, ActivationQuantizer)]
 
