@@ -196,10 +196,52 @@ def switchable(record: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def lightnl(record: dict[str, Any]) -> str:
+    """Cost, time and accuracy of non-local blocks, and of what AutoNL finds."""
+    costs = record["costs"]
+    factors = {(row["side"], row["channels"]): row["factor"] for row in costs["places"]}
+    first = costs["totals"]["conventional"]
+    steps = [[name, f"{macs:,}", f"{first / macs:.1f}"] for name, macs in costs["totals"].items()]
+    timed = [
+        [
+            f"{row['side']}x{row['side']}, {row['channels']} channels",
+            f"{factors[row['side'], row['channels']]:.1f}",
+            *(f"{row['ratio'][name]:.1f}" for name in ("conventional", "cheaper order")),
+            f"{row['median_ms']['LightNL']:.3f}",
+        ]
+        for row in record["times"]
+    ]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in record["runs"]:
+        found.setdefault(run["name"], []).append(run)
+    rows = [
+        [
+            name,
+            spread([100 * run["top1"] for run in runs]),
+            f"{mean(run['macs'] for run in runs) / 1e6:.2f}",
+            f"{mean(run['params'] for run in runs) / 1e3:.1f}",
+            ", ".join(str(run["lightnl"]) for run in runs),
+        ]
+        for name, runs in found.items()
+    ]
+    return (
+        "A block behind each of MobileNetV2's 17 bottlenecks at 224x224, extra multiply-adds; the factor is one of the "
+        "whole network.\n\n"
+        + table(["", "multiply-adds", "conventional over it"], steps)
+        + "\n\nTimes of one image and one block, one thread, over that of LightNL.\n\n"
+        + table(["", "multiply-adds", "conventional", "cheaper order", "LightNL, ms"], timed)
+        + f"\n\nCIFAR-10 images {record['side']}x{record['side']}, {record['subset']} to train on, {record['epochs']} "
+        f"epochs from scratch; searches of {record['search_epochs']} epochs with a budget of "
+        f"{record['budget'] / 1e6:.1f} M multiply-adds took {', '.join(map(str, record['search_seconds']))} s.\n\n"
+        + table(["", "top-1 %, 10,000 test images", "M multiply-adds", "k params", "LightNL blocks"], rows)
+    )
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("sat_cifar10", "SAT against plain DoReFa + PACT", sat_cifar10),
     ("adabits_cifar10", "AdaBits: one network at several bit-widths", adabits_cifar10),
     ("fracbits_cifar10", "FracBits against uniform bits", fracbits_cifar10),
+    ("lightnl", "LightNL against the conventional block, and AutoNL", lightnl),
     ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
     ("qat_step", "One step of quantization-aware training", qat_step),
     ("bits_step", "One step with learned bits, and with several", bits_step),
