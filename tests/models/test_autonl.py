@@ -12,7 +12,7 @@ from filling import fill_by_keys, image, probes, statistics
 from tenfold.cost import profile
 from tenfold.errors import UsageError
 from tenfold.layers.lightnl import LightNonLocal
-from tenfold.models import Architecture, build, load_official_autonl, official_autonl_names
+from tenfold.models import Architecture, build, load_official_autonl, official_autonl_names, read_official_blocks
 
 
 @pytest.fixture(scope="session")
@@ -155,3 +155,47 @@ def test_the_table_of_blocks_is_checked():
         build("autonl", blocks=[[16, 1, 48, 0, 0.0, 0.0, 1]])
     with pytest.raises(UsageError, match=r"ratio 0.01 on 16 channels would compare none"):
         build("autonl", blocks=[[16, 1, 32, 0, 0.0, 0.01, 1]])
+
+
+def _official_text(rows):
+    lines = []
+    for row in rows:
+        kernel, stride, expansion = row["kernel"], row["stride"], row["expansion"]
+        line = f"r1_k{kernel}_s{stride}{stride}_e{expansion}_i{row['inp']}_o{row['out']}_se{row['se_ratio']}_sw"
+        if row["nl_ratio"]:
+            line += f"_nonlocal{row['nl_ratio']}-{row['nl_stride']}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", ["autonl_s", "autonl_l"])
+def test_the_authors_text_of_an_architecture_is_read(folder, name):
+    rows = json.loads((folder / "architectures.json").read_text())[name]["blocks"]
+    blocks = read_official_blocks(_official_text(rows))
+    assert blocks == build(name).found_architecture().options["blocks"]
+
+
+def test_repeats_groups_and_defaults_of_the_authors_text():
+    text = "r1_k3_s11_e1_i32_o16_a1_p1_sw\n\nr2_k3.5_s22_e3_i17_o24_a1.1_noskip_nonlocal\n"
+    assert read_official_blocks(text) == [
+        [16, 1, 32, 0, 0.0, 0.0, 1],
+        [24, 2, 26, 25, 0.0, 1.0, 1],
+        [24, 1, 36, 36, 0.0, 1.0, 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("k3_s11_e1_i32", r"line 1 .* it lacks o"),
+        ("k3_s11_e1_i32_o16_x9", r"'x9' is no token of it; allowed are r, k, s"),
+        ("k7_s11_e1_i32_o16", r"kernel sizes \[7\] are not 3, 5, or both"),
+        ("k3_s11_e6_i32_o16", r"the first block alone has expansion 1"),
+        ("k3_s11_e1_i32_o16_a3", r"expanding and projecting convolutions are 1x1 here"),
+        ("k3_s11_e1_i16_o16_noskip", r"a block that keeps the shape adds its input here"),
+        ("k3_s11_e1_i3.2_o16", r"invalid literal.*A line looks like"),
+    ],
+)
+def test_text_that_cannot_be_read_is_refused(text, reason):
+    with pytest.raises(UsageError, match=reason):
+        read_official_blocks(text)

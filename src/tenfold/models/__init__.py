@@ -15,6 +15,7 @@ from tenfold.models import (  # noqa: F401 - importing a family registers its mo
 from tenfold.models.architecture import Architecture, build
 from tenfold.models.atomnas_names import load_official_atomnas, official_atomnas_names
 from tenfold.models.autonl_names import load_official_autonl, official_autonl_names
+from tenfold.models.autonl_text import read_official_blocks
 from tenfold.models.classifier import FeatureInfo, ImageClassifier
 from tenfold.models.entry import ModelFacts
 from tenfold.models.registry import facts, list_models, register
@@ -35,5 +36,6 @@ __all__ = [
     "official_autonl_names",
     "official_mobilenet_v2_name",
     "read_checkpoint",
+    "read_official_blocks",
     "register",
 ]
