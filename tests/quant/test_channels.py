@@ -142,6 +142,7 @@ KNOWN = {
     "mean and linear": lambda m, x: m.head(x.mean((2, 3))),
     "pooled, viewed": lambda m, x: m.head(F.adaptive_avg_pool2d(x, 1).view(len(x), -1)),
     "one place": lambda m, x: m.head(x[:, :, 0, 0]),
+    "padded outside": lambda m, x: m.b(F.pad(x, (1, 1, 1, 1))),
 }
 UNKNOWN = {
     "output": lambda m, x: (m.b(x), x),
@@ -156,7 +157,7 @@ UNKNOWN = {
     "split": lambda m, x: m.b(torch.cat(x.chunk(2, 1), 1)),
     "flattened maps": lambda m, x: F.linear(x.flatten(1), x.new_ones(2, 4 * 64)),
     "viewed by number": lambda m, x: m.head(F.adaptive_avg_pool2d(x, 1).view(-1, 4)),
-    "padded outside": lambda m, x: m.b(F.pad(x, (1, 1, 1, 1))),
+    "channels padded": lambda m, x: m.wide(F.pad(x, (0, 0, 0, 0, 2, 2))),
     "zeros averaged": lambda m, x: m.b(F.avg_pool2d(x, 3, 1, 1)),
     "random": lambda m, x: m.b(F.dropout(x, training=True)),
     "written into": lambda m, x: (m.b(x), x.relu_())[0],

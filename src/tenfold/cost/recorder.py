@@ -57,8 +57,8 @@ class Recorder(TorchDispatchMode):
     alone, or to be a constant. This is followed through all operators, so that a weight is recognized after it was
     transposed, normalized, quantized or generated.
 
-    A module with a method `declared_macs` (of the arguments of forward) and an attribute `kind_of_work` is believed: where
-    a paper's table counts otherwise than operator by operator, its layer says how.
+    A module with a method `declared_macs` (of the arguments of forward) and an attribute `kind_of_work` is believed:
+    where a paper's table counts otherwise than operator by operator, its layer says how.
 
     Args:
         network: what will run; gets hooks that stay, so give a copy.

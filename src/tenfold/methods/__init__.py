@@ -1,9 +1,24 @@
 """What may happen to a network during one training: bit policies and in-training search, each a `Method`."""
 
 from tenfold.methods.adabits import AdaBits
+from tenfold.methods.atomnas import AtomNAS
+from tenfold.methods.autonl import AutoNL
 from tenfold.methods.fracbits import FracBits
 from tenfold.methods.method import Method, Pass, create, list_methods, list_options, register
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
 
-__all__ = ["QAT", "SAT", "AdaBits", "FracBits", "Method", "Pass", "create", "list_methods", "list_options", "register"]
+__all__ = [
+    "QAT",
+    "SAT",
+    "AdaBits",
+    "AtomNAS",
+    "AutoNL",
+    "FracBits",
+    "Method",
+    "Pass",
+    "create",
+    "list_methods",
+    "list_options",
+    "register",
+]

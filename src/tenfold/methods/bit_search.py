@@ -58,9 +58,10 @@ class BitSearch:
         spare_bytes: what whole numbers of bits leave free, because a byte begun in a file counts whole.
         bitops: most BitOPs, or None.
         bytes: most bytes, or None.
+        checked: whether the limits must be within reach now.
 
     Raises:
-        BudgetError: if even the fewest bits cost more; the message says how much the smallest costs.
+        BudgetError: if `checked`, and even the fewest bits cost more; the message says how much the smallest costs.
 
     Attributes:
         kept: channels, by the policy of their kernels, that stay although their kernel may have 0 bits; bool, (C,).
@@ -75,6 +76,7 @@ class BitSearch:
         spare_bytes: float = 0.0,
         bitops: float | None = None,
         bytes: float | None = None,
+        checked: bool = True,
     ) -> None:
         self.layers = tuple(layers)
         self.kept: dict[FractionalBits, Tensor] = {}
@@ -91,7 +93,7 @@ class BitSearch:
             for quantity, limit in self.limits.items()
             if float(smallest[quantity]) > limit
         ]
-        if excess:
+        if excess and checked:
             raise BudgetError(
                 f"no choice of bits keeps the budget. With the fewest bits that the range allows, {'; '.join(excess)}. "
                 "Raise the budget, allow fewer bits, or take a smaller network."

@@ -70,6 +70,9 @@ class FracBits(Method):
     """Bits to start from; None: those at which all layers together keep the budget, plus a half."""
     kappa: float = 5.0
     """Weight of the cost in the loss."""
+    bits_rate: float = 1.0
+    """Learning rate of the bits over that of the weights: 1 in the paper, whose trainings take 187,000 steps; in a short
+    one bits need more to get anywhere."""
     constraint: Constraint = "relative"
     """What kappa weighs: the distance from the budget as a share of it, or in 1e9 BitOPs and 1e6 bytes (the paper)."""
     warmup_epochs: float = 0.0
@@ -108,6 +111,8 @@ class FracBits(Method):
         check_scheme(self.scheme, self.w_range[0])
         if not 0 < self.search_share <= 1:
             raise UsageError(f"search_share must be above 0 and at most 1; got {self.search_share}.")
+        if not self.bits_rate > 0:
+            raise UsageError(f"bits_rate must be above 0; got {self.bits_rate}.")
         if not self.kappa >= 0:
             raise UsageError(f"kappa must be 0 or more; got {self.kappa}.")
         if self.like is not None and not 1 <= self.like <= 8:
@@ -132,20 +137,46 @@ class FracBits(Method):
         for name, layer in self._layers.items():
             self._learn(layer, facts[name])
         network.to(example.device)
-        self._search = BitSearch(
-            self._searched(counted),
-            other_bitops=counted.bitops - float(known["bitops"]),
-            other_bytes=counted.size_bytes - float(known["bytes"]),
-            spare_bytes=len(self._layers),
-            bitops=limits.get("bitops"),
-            bytes=limits.get("bytes"),
-        )
+        self._limits_kept = limits
+        # What another method will remove, bits need not save.
+        self._search = self._search_for(counted, known, checked=not getattr(network, "shrinks", False))
         start = self.start if self.start is not None else self._search.uniform_start() + _ABOVE_TARGET
         with torch.no_grad():
             for policy in self._search.policies:
                 policy.value.fill_(min(max(start, policy.low), policy.high))
         self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}
         return network
+
+    def _search_for(self, counted: Profile, known: Mapping[str, Tensor], *, checked: bool) -> BitSearch:
+        return BitSearch(
+            self._searched(counted),
+            other_bitops=counted.bitops - float(known["bitops"]),
+            other_bytes=counted.size_bytes - float(known["bytes"]),
+            spare_bytes=len(self._layers),
+            bitops=self._limits_kept.get("bitops"),
+            bytes=self._limits_kept.get("bytes"),
+            checked=checked,
+        )
+
+    def network_cut(self, network: nn.Module) -> None:
+        """Count anew what the layers cost; bits of what is gone are forgotten."""
+        self._layers = dict(quantized_layers(network))
+        if self._paths:
+            self._paths = channel_paths(network, self._example)
+        counted = profile(network, self._example)
+        at_reported = BitSearch(self._searched(counted)).costs(self._reported_bits())
+        self._search = self._search_for(counted, at_reported, checked=False)
+        self._learned = {
+            policy: policy.value.detach().clone()
+            if self._offset is None or self._learned[policy].shape != policy.value.shape
+            else self._learned[policy]
+            for policy in self._search.policies
+        }
+
+    def _reported_bits(self) -> dict[FractionalBits, Tensor]:
+        """The whole numbers that layers report, and `profile` counts with."""
+        policies = [policy for layer in self._layers.values() for policy in _policies(layer)]
+        return {one: one.rounded() for one in policies if isinstance(one, FractionalBits)}
 
     def _base(self, a_bits: int) -> Method:
         common: dict[str, Any] = {"w_bits": 8, "a_bits": a_bits, "scheme": self.scheme, "two_sided": self.two_sided}
@@ -165,13 +196,15 @@ class FracBits(Method):
 
     def _policy(self, allowed: tuple[int, int], count: int) -> FractionalBits:
         start = float(allowed[1])
-        return FractionalBits(
+        policy = FractionalBits(
             [start] * count if count else start,
             low=allowed[0],
             high=allowed[1],
             upper_is_next=self.upper_is_next,
             passes_at_ends=self.project,
         )
+        policy.value.lr_scale = self.bits_rate  # type: ignore[attr-defined]
+        return policy
 
     def _limits(
         self, network: nn.Module, budget: Budget | None, example: Tensor, facts: Mapping[str, LayerFacts]
@@ -273,8 +306,8 @@ class FracBits(Method):
             {
                 "step": self._step,
                 **{quantity: float(costs[quantity].detach()) for quantity in ("bitops", "bytes")},
-                "w_bits": [_mean(layer.w) for layer in self._search.layers],
-                "a_bits": [_mean(layer.a) for layer in self._search.layers],
+                "w_bits": {layer.name: _mean(layer.w) for layer in self._search.layers},
+                "a_bits": {layer.name: _mean(layer.a) for layer in self._search.layers},
             }
         )
 
@@ -299,7 +332,8 @@ class FracBits(Method):
         _fix(network)
         if self._paths:
             example = self._example.to(next(network.parameters()).device)
-            network.cuts = [remove_channels(network.eval(), example, pruned_kernels(network))]  # type: ignore[assignment]
+            removed = remove_channels(network.eval(), example, pruned_kernels(network))
+            network.cuts = [*getattr(network, "cuts", []), removed]  # type: ignore[assignment]
         return network
 
     def _keep_what_stays(self, trial: nn.Module) -> None:
@@ -334,7 +368,10 @@ class FracBits(Method):
                 }
                 for layer in self._search.layers
             ],
-            "trajectory": self._trajectory,
+            "trajectory": [
+                {**row, **{kind: [row[kind][one.name] for one in self._search.layers] for kind in ("w_bits", "a_bits")}}
+                for row in self._trajectory
+            ],
         }
 
     def state_dict(self) -> dict[str, Any]:

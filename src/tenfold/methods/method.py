@@ -76,6 +76,21 @@ class Method:
     def step_end(self, run: Any) -> None:
         """Called after each optimiser step with the run: anneal, shrink, round."""
 
+    def network_cut(self, network: nn.Module) -> None:
+        """Called after channels or modules were removed from the network: count again what it costs."""
+
+    def prepare_evaluation(self, network: nn.Module, batches: Iterator[Tensor]) -> None:
+        """Called before the network, or its weight average, is evaluated during the training.
+
+        Args:
+            network: that will be evaluated; may be changed in place.
+            batches: training images, (B, C, H, W) on the network's device.
+        """
+
+    def status(self) -> dict[str, str]:
+        """What to show of the method's progress beside the metrics of an epoch: short texts by name."""
+        return {}
+
     def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
         """The plain network that leaves the training.
 

@@ -150,8 +150,8 @@ def _block(
     if not any(atoms.values()):
         if stride > 1 or in_channels != out_channels:
             raise UsageError(
-                f"block {name} has no atoms, but leads from {in_channels} to {out_channels} channels with stride {stride}; "
-                "only a block that keeps the shape can be empty. Give it at least one atom."
+                f"block {name} has no atoms, but leads from {in_channels} to {out_channels} channels with stride "
+                f"{stride}; only a block that keeps the shape can be empty. Give it at least one atom."
             )
         return nn.Identity()
     if not squeeze:
@@ -192,6 +192,7 @@ Expansion = Annotated[int, Field(ge=1, le=32)]
 Squeeze = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 """Channels inside squeeze-and-excitation over the block's input channels; 0 leaves it out."""
 
+_BLOCKS_C = tuple(_found_blocks(_FOUND_C))
 _SOURCE = "AtomNAS, arXiv 1912.09640"
 _SHARED_OPTIONS = ("num_classes", "in_channels", "dropout", "squeeze", "activation")
 
@@ -257,7 +258,7 @@ def atomnas(
     *,
     num_classes: NumClasses = 1000,
     in_channels: InChannels = 3,
-    blocks: Blocks = tuple(_found_blocks(_FOUND_C)),
+    blocks: Blocks = _BLOCKS_C,
     stem: Channels = 32,
     first: Channels = 16,
     tail: Channels = 1280,

@@ -14,7 +14,7 @@ from tenfold.models.atomnas import AtomicClassifier
 def official_atomnas_names(network: AtomicClassifier) -> Iterator[tuple[str, str]]:
     """Our name and the authors' of every tensor of a network of atomic blocks.
 
-    Both layouts of the authors' code (`atomnas.md` section 2); kernel sizes without atoms are left out of their numbers.
+    Both layouts of the authors' code (`atomnas.md` section 2); they number only the kernel sizes that have atoms.
 
     Example:
         >>> from tenfold.models import build
@@ -30,10 +30,7 @@ def official_atomnas_names(network: AtomicClassifier) -> Iterator[tuple[str, str
             continue
         rest = name.removeprefix(prefix)
         block = prefix.removesuffix(".")
-        if block in blocks:
-            rest = _official_part(network.get_submodule(block), rest)
-        else:
-            rest = _numbered(rest)
+        rest = _official_part(network.get_submodule(block), rest) if block in blocks else _numbered(rest)
         yield name, f"features.{numbers[prefix]}.{rest}"
 
 
@@ -82,7 +79,7 @@ def load_official_atomnas(network: AtomicClassifier, state: Mapping[str, Tensor]
     ]
     if problems:
         raise UsageError(
-            f"the weights do not fit: {'; '.join(problems[:3])}, {len(problems)} in all. Build the network that they were "
-            "trained for."
+            f"the weights do not fit: {'; '.join(problems[:3])}, {len(problems)} in all. "
+            "Build the network that they were trained for."
         )
     network.load_state_dict({name: state[official] for name, official in names.items()})

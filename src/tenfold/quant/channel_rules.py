@@ -50,13 +50,12 @@ def operation(node: Node) -> str:
     return "" if schema is None else schema.name.rpartition("::")[2].removesuffix("_")
 
 
-def follow(node: Node, flows: Mapping[Node, Flow], *, inside_layer: bool) -> Flow | None:
+def follow(node: Node, flows: Mapping[Node, Flow]) -> Flow | None:
     """The channels behind a node that is neither a convolution or linear layer nor a batch norm.
 
     Args:
         node: any call of the graph, or its output.
         flows: what is known of the nodes before.
-        inside_layer: whether the node is part of a convolution layer, which may pad its input.
 
     Returns:
         The channels of its output; None if its inputs have none, or mix here.
@@ -66,8 +65,8 @@ def follow(node: Node, flows: Mapping[Node, Flow], *, inside_layer: bool) -> Flo
     if flow is None or not isinstance(source, Node) or (_works_in_place(node) and not _is_only_reader(source)):
         return None
     name, others = operation(node), [other for other in node.all_input_nodes if other is not source]
-    if inside_layer and name == "pad":
-        return flow
+    if name == "pad":
+        return flow if len(_argument(node, 1, "pad", ())) // 2 < len(_shape(source)) - flow.dim else None
     if any(flows.get(other) != flow or _shape(other) != _shape(source) for other in others):
         return None
     if name in _ELEMENTWISE:

@@ -175,11 +175,7 @@ class _Tracer:
         owner = self._owner(node)
         if owner in self.layers:
             return self._after_layer(node, owner)
-        if owner is not None:
-            flow = self._after_norm(node, owner)
-        else:
-            inside_layer = any(name in self.layers for name in _stack(node))
-            flow = follow(node, self.flows, inside_layer=inside_layer)
+        flow = self._after_norm(node, owner) if owner is not None else follow(node, self.flows)
         if flow is None:
             self._lose(*node.all_input_nodes)
         return flow

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tenfold.errors import UsageError
 from tenfold.quant.bits import FixedBits
 from tenfold.quant.channels import is_depthwise
+from tenfold.quant.fractional import FractionalBits
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.layers import QuantConv2d, QuantLayer, QuantLinear
 from tenfold.quant.schemes import Bits
@@ -29,7 +30,8 @@ def cut_channels(network: nn.Module, description: Mapping[str, Any]) -> nn.Modul
 
     Args:
         network: as it was before the removal.
-        description: what `remove_channels` returned; may come from outside.
+        description: what `remove_channels` returned; may come from outside. "dropped" may name modules to
+            take out whole: branches in a `ModuleDict`, and blocks that become the identity.
 
     Returns:
         The network.
@@ -42,6 +44,7 @@ def cut_channels(network: nn.Module, description: Mapping[str, Any]) -> nn.Modul
         behind = {name: [str(one) for one in description["through"][name]] for name in removed}
         consumers = {name: [str(one) for one in description["consumers"][name]] for name in removed}
         biased = [str(name) for name in description["biased"]]
+        dropped = [str(name) for name in description.get("dropped", ())]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"the description of removed channels is damaged ({type(error).__name__}: {error})."
@@ -60,7 +63,22 @@ def cut_channels(network: nn.Module, description: Mapping[str, Any]) -> nn.Modul
                 _keep_carried(_part(network, carrier), carrier, kept, full)
             for consumer in consumers[name]:
                 _keep_inputs(_layer(network, consumer), consumer, kept, full)
+    for name in dropped:
+        _drop(network, name)
     return network
+
+
+def _drop(network: nn.Module, name: str) -> None:
+    """Take out a module: a branch leaves its dictionary, anything else becomes the identity."""
+    _part(network, name)
+    parent_name, _, child = name.rpartition(".")
+    parent = network.get_submodule(parent_name)
+    if not name:
+        raise UsageError("the description of removed channels drops the whole network.")
+    if isinstance(parent, nn.ModuleDict):
+        del parent[child]
+    else:
+        setattr(parent, child, nn.Identity())
 
 
 def _kept(name: str, removed: Sequence[int], full: int) -> Tensor:
@@ -97,6 +115,10 @@ def _keep_outputs(layer: nn.Conv2d | nn.Linear, kept: Tensor, full: int) -> None
         if peak is not None and len(peak) == full:
             _keep(layer.weight_quantizer, "pinned_peak", kept)
         _use_scheme(layer, replace(layer.layer, w_bits=_shortened(layer.layer.w_bits, kept, full)))
+        policy = layer.weight_quantizer.policy
+        if isinstance(policy, FractionalBits) and policy.value.shape == (full,):
+            _keep(policy, "value", kept)
+            policy.frozen = None if policy.frozen is None else _shortened(policy.frozen, kept, full)
 
 
 def _keep_inputs(layer: nn.Conv2d | nn.Linear, name: str, kept: Tensor, full: int) -> None:

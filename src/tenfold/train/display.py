@@ -74,11 +74,12 @@ class Display:
         if self._progress is not None:
             self._progress.update(self._bar, description=name, refresh=True)
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def epoch(self, row: Mapping[str, float], status: Mapping[str, str] | None = None) -> None:
         """Add the row of a finished epoch.
 
         Args:
             row: "epoch" (from 1), "lr", "train_loss", "eval_loss", the metric, "seconds" and "data_seconds".
+            status: what methods have to show, as short texts by name.
         """
         cells = {
             "epoch": f"{row['epoch']:.0f}/{self._epochs}",
@@ -88,6 +89,7 @@ class Display:
             self._metric: f"{row[self._metric]:.4f}",
             "time": f"{row['seconds']:.1f} s",
             "data": f"{row['data_seconds'] / max(row['seconds'], 1e-9):.0%}",
+            **(status or {}),
         }
         if not self._console.is_terminal:
             self.note(", ".join(f"{name} {cell}" for name, cell in cells.items()))

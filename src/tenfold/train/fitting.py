@@ -206,9 +206,6 @@ def _start(network: nn.Module, order: Order, world: World, steps_per_epoch: int,
         broadcast_tensors([*network.parameters(), *network.buffers()], world)
     else:
         record.check_identity(found.state["identity"], identity)
-        # Before the run is built: a method may have cut the network meanwhile, and then everything has its shape.
-        for method, state in zip(order.methods, found.state["methods"], strict=True):
-            method.load_state_dict(state)
     num_outputs = int(order.task.describe().get("num_outputs", 0))
     run = Run(network, order.methods, order.config, world, steps_per_epoch=steps_per_epoch, num_outputs=num_outputs)
     seed_everything(order.config.seed + world.rank)  # from here on each process draws its own numbers

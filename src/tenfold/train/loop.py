@@ -77,7 +77,7 @@ class Loop:
             self._count_time()
             row = run.end_epoch(metrics, self._task.main_metric)
             self._journal.write("epoch", row)
-            self._display.epoch(row)
+            self._display.epoch(row, run.status())
             self._save()
             if sum_over_world([bool(self._stop)], run.world)[0]:
                 raise self._interrupted()
@@ -173,6 +173,8 @@ class Loop:
     def _evaluate(self) -> dict[str, float]:
         run = self._run
         self._display.phase("evaluating")
+        for method in run.methods:
+            method.prepare_evaluation(run.evaluated, self._training_images())
         run.share_buffers()
         alone = run.world.size == 1  # with companions, all must make the same number of exchanges
         metrics = evaluate_passes(
@@ -188,6 +190,17 @@ class Loop:
             self._save()
             raise self._interrupted()
         return metrics
+
+    def _training_images(self) -> Iterator[Tensor]:
+        run = self._run
+        batches = self._task.train_batches(
+            epoch=run.epoch,
+            batch_size=run.config.batch_size // run.world.size,
+            seed=run.config.seed,
+            rank=run.world.rank,
+            world_size=run.world.size,
+        )
+        return (run.place(inputs) for inputs, _ in batches)
 
     def _tell(self, loss: float) -> None:
         run = self._run

@@ -27,11 +27,17 @@ def parameter_groups(parameters: Iterable[torch.Tensor], weight_decay: float) ->
     """Split parameters into those that decay and those that do not, in the order given.
 
     A frozen parameter stays in its group: optimisers pass over a parameter without gradient, and it may thaw later.
+    Parameters with an attribute `lr_scale` are groups of their own, whose learning rate is so many times the others'
+    (timm's schedules look for that key).
     """
-    parameters = list(parameters)
-    groups = [
-        {"params": [p for p in parameters if is_decayed(p)], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if not is_decayed(p)], "weight_decay": 0.0},
+    plain, scaled = list[torch.Tensor](), dict[float, list[torch.Tensor]]()
+    for parameter in parameters:
+        scale = getattr(parameter, "lr_scale", 1.0)
+        (plain if scale == 1 else scaled.setdefault(scale, [])).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in plain if is_decayed(p)], "weight_decay": weight_decay},
+        {"params": [p for p in plain if not is_decayed(p)], "weight_decay": 0.0},
+        *({"params": some, "weight_decay": 0.0, "lr_scale": scale} for scale, some in scaled.items()),
     ]
     return [group for group in groups if group["params"]]
 

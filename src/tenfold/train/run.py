@@ -11,7 +11,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from tenfold.errors import CheckpointError
+from tenfold.errors import CheckpointError, UsageError
 from tenfold.methods import Method
 from tenfold.train.config import TrainConfig
 from tenfold.train.distributed import World, broadcast_tensors, gather_over_world
@@ -20,6 +20,7 @@ from tenfold.train.optimizers import create_optimizer
 from tenfold.train.random_states import random_states, restore_random_states
 from tenfold.train.schedules import create_schedule
 from tenfold.train.state_tree import pack, unpack
+from tenfold.train.surgery import cut_training
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -51,6 +52,7 @@ class Run:
         seconds: time spent training and evaluating, in all lives of the run.
         epoch_seconds: the same for the epoch under way.
         data_seconds: time spent waiting for data in the epoch under way.
+        cuts: descriptions of all that has been removed from the network meanwhile, in order.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Run:
         self.seconds = 0.0
         self.epoch_seconds = 0.0
         self.data_seconds = 0.0
+        self.cuts: list[dict[str, Any]] = []
 
     @property
     def total_steps(self) -> int:
@@ -121,6 +124,22 @@ class Run:
             return images.to(self.world.device, non_blocking=True, memory_format=torch.channels_last)
         return images.to(self.world.device, non_blocking=True)
 
+    def cut(self, description: Mapping[str, Any]) -> None:
+        """Remove channels and modules from the network, its average and the optimiser's state, and tell the methods.
+
+        All processes must call it together, with the same description.
+
+        Args:
+            description: as `tenfold.quant.cut_channels` takes it.
+        """
+        average = None if self.average is None else self.average.module
+        cut_training(self.network, description, average=average, optimizer=self.optimizer)
+        self.cuts.append(dict(description))
+        if self.config.compile:
+            self.forward = torch.compile(self.network)
+        for method in self.methods:
+            method.network_cut(self.network)
+
     def advance(self, loss: float) -> None:
         """Count a step whose update is done, and let the averages and the schedule follow."""
         self.step += 1
@@ -153,6 +172,10 @@ class Run:
         self.loss_sum = self.epoch_seconds = self.data_seconds = 0.0
         return row
 
+    def status(self) -> dict[str, str]:
+        """What the methods have to show, beside the metrics."""
+        return {name: text for method in self.methods for name, text in method.status().items()}
+
     def share_buffers(self) -> None:
         """Give every process the first one's batch-norm statistics; each gathers them from its own part of the data."""
         broadcast_tensors(self.network.buffers(), self.world)
@@ -166,24 +189,29 @@ class Run:
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "cuts": self.cuts,
             "methods": [method.state_dict() for method in self.methods],
             "random": self._all_random_states(),
             "position": {name: getattr(self, name) for name in _POSITION},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`; the methods' states must have been restored before the run was built.
+        """The inverse of `state_dict`; the network is cut as it was cut then.
 
         Raises:
             CheckpointError: if the state is that of another network.
         """
         try:
+            for description in state.get("cuts", ()):
+                self.cut(description)
+            for method, one in zip(self.methods, state["methods"], strict=True):
+                method.load_state_dict(one)
             self.network.load_state_dict(state["network"])
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, UsageError) as error:
             raise CheckpointError(f"the checkpoint does not fit this network: {error}") from error
         for name in _POSITION:
             setattr(self, name, state["position"][name])
