@@ -53,9 +53,11 @@ def test_costs_and_weights_of_atoms_equal_the_official_ones(shared, name, model)
     expected = json.loads((shared / "reference" / "atomnas" / "penalties.json").read_text())[name]
     network = models.build(model)
     official = dict(official_atomnas_names(network))
+    method = AtomNAS(penalty_weight=expected["rho"])
+    method.attach(network, None, torch.zeros(1, 3, 224, 224))
     for weighting, total in (("cost", "l1_loss_at_gamma_one"), ("equal", "l1_loss_equal_weights_at_gamma_one")):
-        method = AtomNAS(penalty_weight=expected["rho"], weighting=weighting)
-        method.attach(network, None, torch.zeros(1, 3, 224, 224))
+        method.weighting = weighting
+        method._weights = method._penalty_weights()
         found = {official[f"{group.scale}.weight"]: group for group in method._groups}
         assert len(found) == expected["groups"]
         for row in expected["rows"]:

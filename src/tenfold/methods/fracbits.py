@@ -71,8 +71,8 @@ class FracBits(Method):
     kappa: float = 5.0
     """Weight of the cost in the loss."""
     bits_rate: float = 1.0
-    """Learning rate of the bits over that of the weights: 1 in the paper, whose trainings take 187,000 steps; in a short
-    one bits need more to get anywhere."""
+    """Learning rate of the bits over that of the weights: 1 in the paper, whose trainings take 187,000 steps; in a
+    short one bits need more to get anywhere."""
     constraint: Constraint = "relative"
     """What kappa weighs: the distance from the budget as a share of it, or in 1e9 BitOPs and 1e6 bytes (the paper)."""
     warmup_epochs: float = 0.0

@@ -1,0 +1,131 @@
+"""AtomNAS against a narrower MobileNetV2 and against uniform pruning, at the same multiply-adds.
+
+The claim (arXiv 1912.09640): a network that shrinks channel by channel, with kernel sizes mixed, is more accurate than
+hand-made ones of the same cost, and needs no second training. All see the same images, epochs and schedule:
+
+- "atomnas": the small supernet, shrunk to the budget while it trains;
+- "atomnas, kernel 3": the same search without a choice of kernels;
+- "uniform": the supernet's table with the same share of each kernel's atoms everywhere, trained from the start;
+- "mobilenet_v2": `mobilenet_v2_tiny` with the width that fits the budget;
+- "found, from scratch": the architecture that "atomnas" found, trained anew, which is what searching costs is compared
+  with.
+
+    python benchmarks/atomnas_cifar10.py --data CIFAR_FOLDER        # an hour on two cores; resumable
+
+Every run is recorded in results/atomnas_cifar10.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from record import machine, write_record
+
+RESULTS = Path(__file__).parent / "results" / "atomnas_cifar10.json"
+SEEDS = (0, 1, 2)
+BUDGETS = {"2.0M": 2_000_000, "1.2M": 1_200_000}
+KINDS = ("atomnas", "atomnas, kernel 3", "uniform", "mobilenet_v2", "found, from scratch")
+EPOCHS, IMAGE, SUBSET, RATE = 12, 16, 6000, 0.05
+
+
+def network_for(kind: str, macs: int, seed: int, work: str) -> Any:
+    """The network to start from."""
+    from tenfold import build, load, profile
+
+    shape = (3, IMAGE, IMAGE)
+    if kind.startswith("atomnas"):
+        kernels = [3] if kind.endswith("3") else [3, 5, 7]
+        return build("atomnas_supernet_tiny", expansion=9 // len(kernels), kernels=kernels)
+    if kind == "found, from scratch":
+        return build(load(folder_of(work, "atomnas", macs, seed) / "artifact.safetensors").architecture)
+    if kind == "uniform":
+        table = build("atomnas_supernet_tiny").found_architecture().options
+        share = 1.0
+        while True:
+            blocks = [[c, s, *(max(1, round(share * one)) for one in atoms)] for c, s, *atoms in table["blocks"]]
+            network = build("atomnas", **{**table, "blocks": blocks})
+            if profile(network, shape).macs <= macs:
+                return network
+            share -= 0.01
+    width = 1.0
+    while profile(network := build("mobilenet_v2_tiny", width=width), shape).macs > macs:
+        width = round(width - 0.01, 2)
+    return network
+
+
+def folder_of(work: str, kind: str, macs: int, seed: int) -> Path:
+    """Where a run keeps its files."""
+    return Path(work) / f"{kind}-{macs}-{seed}".replace(" ", "-").replace(",", "")
+
+
+def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, Any]:
+    """Train one network and return its record."""
+    import torch
+
+    from tenfold import Budget, fit, tasks
+    from tenfold.methods import AtomNAS
+    from tenfold.train import TrainConfig
+    from tenfold.train.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    macs = BUDGETS[budget]
+    task = tasks.create("classify", data=data, image_size=IMAGE, subset=SUBSET)
+    searches = kind.startswith("atomnas")
+    result = fit(
+        network_for(kind, macs, seed, work),
+        task,
+        [AtomNAS()] if searches else [],
+        Budget(macs=macs) if searches else None,
+        config=TrainConfig(epochs=EPOCHS, batch_size=100, lr=RATE, weight_decay=4e-5, seed=seed, device="cpu"),
+        run_dir=folder_of(work, kind, macs, seed),
+        quiet=True,
+        resume=True,
+    )
+    report = result.report
+    return {
+        "kind": kind,
+        "budget": budget,
+        "seed": seed,
+        "top1": result.metrics["top1"],
+        "macs": report["cost"]["after"]["macs"],
+        "params": report["cost"]["after"]["params"],
+        "curve": [row["top1"] for row in report["curves"]],
+        "seconds": report["seconds"],
+        "atoms": report["found"]["atomnas"]["trajectory"][-1]["atoms"] if searches else None,
+    }
+
+
+def main() -> None:
+    """Run what is not recorded yet; what was found trains anew after all searches are done."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder with CIFAR-10 (train.tar.xz and test.tar.xz)")
+    parser.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "tenfold-atomnas-cifar10"))
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    runs = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
+    done = {(one["kind"], one["budget"], one["seed"]) for one in runs}
+    facts = {"epochs": EPOCHS, "image": IMAGE, "subset": SUBSET, "lr": RATE}
+    for kinds in (KINDS[:-1], KINDS[-1:]):
+        jobs = [(k, b, s) for s in SEEDS for b in BUDGETS for k in kinds if (k, b, s) not in done]
+        with ProcessPoolExecutor(arguments.processes, max_tasks_per_child=1) as pool:
+            futures = [pool.submit(run, *job, arguments.data, arguments.work) for job in jobs]
+            for number, future in enumerate(as_completed(futures), 1):
+                runs.append(future.result())
+                runs.sort(key=lambda one: (list(BUDGETS).index(one["budget"]), KINDS.index(one["kind"]), one["seed"]))
+                write_record(RESULTS, {"machine": machine(), **facts, "runs": runs})
+                last = future.result()
+                done_text = f"{last['kind']} {last['budget']} {last['seed']}: {last['top1']}"
+                print(f"{number}/{len(jobs)} {done_text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
