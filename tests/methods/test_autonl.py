@@ -15,7 +15,7 @@ from tenfold.errors import BudgetError, UsageError
 from tenfold.layers.lightnl import LightNonLocal
 from tenfold.layers.searchable import Searchable, make_plain
 from tenfold.layers.searchable_lightnl import SearchableNonLocal
-from tenfold.methods import SAT, AutoNL
+from tenfold.methods import SAT, AtomNAS, AutoNL
 from tenfold.methods.block_ends import find_block_ends
 from tenfold.methods.choices import ChoiceSearch, find_sites
 from tenfold.models import Architecture, build
@@ -321,6 +321,14 @@ def test_search_and_quantization_share_one_training(tmp_path):
     x = _Colours().example(3)
     with torch.no_grad():
         assert torch.equal(load(result.artifact)(x), result.network(x))
+
+
+def test_widths_and_places_are_searched_in_one_training(tmp_path):
+    network = build("mobilenet_v2_tiny", num_classes=4)
+    limit = 0.85 * profile(network, (3, 8, 8)).macs
+    result = _fit(tmp_path, [AtomNAS(), AutoNL()], network=network, task=_Colours(), budget=Budget(macs=limit))
+    assert result.report["cost"]["after"]["macs"] <= limit
+    assert not any(isinstance(module, Searchable) for module in result.network.modules())
 
 
 def test_what_cannot_be_is_refused():

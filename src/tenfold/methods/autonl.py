@@ -118,7 +118,8 @@ class AutoNL(Method):
         self._search = self._searched(network)
         self._all_sites = [(site.name, site.height, site.width) for site in self._search.sites]
         smallest = self._search.smallest()
-        if self._limit is not None and smallest > self._limit:
+        # What another method will remove, this search need not.
+        if self._limit is not None and smallest > self._limit and not getattr(network, "shrinks", False):
             raise BudgetError(
                 f"no choice keeps macs={self._limit:,.6g}: with everything closed macs is {smallest:,}. "
                 "Raise the budget, or take a smaller network."
@@ -215,15 +216,17 @@ class AutoNL(Method):
         """Remove what was not chosen, in the network, its average and the optimiser."""
         run.share_buffers()  # all processes decide by the same margins
         search = self._search
-        opened = self._decide()
-        run.cut(search.description(opened))
+        run.cut(self._decide())
         for network in (run.network, *([] if run.average is None else [run.average.module])):
             search.settle(network)
 
-    def _decide(self) -> dict[str, bool]:
+    def _decide(self) -> dict[str, Any]:
+        """Settle all choices; returns what to remove."""
         margins, thresholds = self._search.margins(), self._search.thresholds()
         opened = self._search.decide(self._limit)
+        cut = self._search.description(opened)
         self._found = {
+            "cut": cut,
             "macs": int(self._search.macs(opened)),
             "choices": {
                 name: {"open": is_open, "margin": margins[name], "threshold": thresholds[name]}
@@ -231,7 +234,7 @@ class AutoNL(Method):
             },
         }
         self._strength = 0.0
-        return opened
+        return cut
 
     def network_cut(self, network: nn.Module) -> None:
         """Count anew what the choices that are left cost."""
@@ -268,17 +271,19 @@ class AutoNL(Method):
         """Leave a network of ordinary layers, which describes itself by what was found."""
         if self._found is None:
             self._search = self._searched(network)
-            cut_channels(network, self._search.description(self._decide()))
+            cut_channels(network, self._decide())
             self._search.settle(network)
             self._averages = True  # what the search mixed has to be measured anew
         network = make_plain(network)
         self.prepare_evaluation(network, batches)
         self._describe(network)
-        network.cuts = []  # type: ignore[assignment]
         return network
 
     def _describe(self, network: nn.Module) -> None:
+        """Let the network say what it is now; what this search removed is then no cut of it any more."""
         found: Any = network
+        assert self._found is not None
+        found.cuts = [cut for cut in getattr(network, "cuts", []) if cut != self._found["cut"]]
         if self._inserted:
             places = []
             for name, end in self._inserted.items():
@@ -291,7 +296,7 @@ class AutoNL(Method):
             if architecture is not None and hasattr(architecture, "with_lightnl"):
                 found.architecture = architecture.with_lightnl(places)
         elif hasattr(network, "found_architecture"):
-            found.architecture = found.found_architecture()
+            found.architecture, found.cuts = found.found_architecture(), []
 
     def report(self, network: nn.Module) -> dict[str, Any]:
         """What was chosen where, with margins and thresholds, and the way there."""
