@@ -17,7 +17,7 @@ def result_table(report: Mapping[str, Any]) -> RenderableType:
     from rich.console import Group
 
     parts: list[RenderableType] = [_before_and_after(report)]
-    for part in (_widths(report), _learned_bits(report)):
+    for part in (_widths(report), _atoms_left(report), _learned_bits(report)):
         if part is not None:
             parts.extend(("", part))
     return Group(*parts)
@@ -68,6 +68,28 @@ def _widths(report: Mapping[str, Any]) -> Table | None:
         cost = numbers.count(one.costs["bitops"]), numbers.size(one.costs["bytes"])
         table.add_row(Text(one.name, "bold"), Text(numbers.percent(one.metric), "bold"), *cost)
     return table
+
+
+def _atoms_left(report: Mapping[str, Any]) -> Text | None:
+    """How many atoms AtomNAS left of each kernel size, and what it used of its budget."""
+    from rich.text import Text
+
+    from tenfold.train.report import found_atoms, numbers
+
+    outcome = found_atoms.shrunk(report)
+    if outcome is None:
+        return None
+    before, after = outcome.before, outcome.after
+    words = [f"{after.total()} of {before.total()} atoms left"]
+    words.append(", ".join(f"{found_atoms.side(kernel)} {after[kernel]}" for kernel in outcome.kernels))
+    vanished = sum(block.has_vanished for block in outcome.blocks)
+    if vanished:
+        words.append(f"{vanished} of {len(outcome.blocks)} blocks vanished")
+    for quantity, limit in outcome.limits.items():
+        used = outcome.used[quantity]
+        share = f", {numbers.percent(used, 2)} used" if math.isfinite(used) else ""
+        words.append(f"{found_atoms.LABELS[quantity]} at most {numbers.spelling(quantity)(limit)}{share}")
+    return Text.assemble(("atomnas: ", "bold"), "; ".join(words))
 
 
 def _learned_bits(report: Mapping[str, Any]) -> Text | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tenfold.files import write_text
 from tenfold.train.report import facts, sections
+from tenfold.train.report.atoms import atoms_left
 from tenfold.train.report.bits import learned_bits
 from tenfold.train.report.markup import Html, join, tag
 from tenfold.train.report.widths import widths
@@ -27,8 +28,8 @@ def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
         report: the content of `report.json`. Optional keys: "exports" (rows with "file", "profile", "bytes",
             "predicted_bytes", "worst_steps", "top1_agreement", "top1") and "bench" (rows with "file", "engine",
             "median_ms", "spread_ms"), "settings" (AdaBits: a row for each bit-width with "name", "metrics", "cost") and
-            "found" (FracBits: "limits", "used", "offset", "layers", "trajectory"). What is missing is left out of the
-            page.
+            "found" (by method; FracBits: "limits", "used", "offset", "layers", "trajectory"; AtomNAS: "quantity",
+            "limits", "cost", "blocks", "trajectory"). What is missing is left out of the page.
         path: the file to write, such as `RUN/report.html`.
 
     Returns:
@@ -51,6 +52,7 @@ def render_report(report: Mapping[str, Any]) -> str:
         widths(report),
         sections.cost(report),
         sections.curves(report),
+        atoms_left(report),
         learned_bits(report),
         sections.layers(report),
         sections.exports(report),

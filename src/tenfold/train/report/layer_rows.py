@@ -14,10 +14,10 @@ DENSE = 60
 _MOST_NUMBERED = 16
 
 
-def layer_rows(*rows: Html | None, count: int) -> Html:
+def layer_rows(*rows: Html | None, count: int, title: str = "Layer") -> Html:
     """Rows of a column for each of `count` layers, above the layers' numbers."""
     style = "layer-rows dense" if count > DENSE else "layer-rows"
-    return tag("div", *rows, _row("Layer", Html(""), _numbers(count), "axis"), class_=style)
+    return tag("div", *rows, _row(title, Html(""), _numbers(count), "axis"), class_=style)
 
 
 def bits_row(
@@ -81,6 +81,46 @@ def counts_row(title: str, counts: Sequence[Mapping[int, int]], names: Sequence[
         slots.append(tag("div", *cells, class_="slot", title=f"{name}: {counts_text(layer)}"))
     labels = {(bits - low + 0.5) * step: str(bits) for bits in range(low, high + 1)}
     return _row(title, _scale(labels), slots, "heat", style=f"--rows:{high - low + 1}")
+
+
+def stacks_row(
+    title: str,
+    stacks: Sequence[Sequence[tuple[str, float]]],
+    ghosts: Sequence[float],
+    hints: Sequence[str],
+    gone: Sequence[bool],
+    labels: Mapping[float, str],
+) -> Html:
+    """Stacked bars, each before the ghost of what it was.
+
+    Args:
+        title: of the row.
+        stacks: for each column, from below, styles and heights as parts of the row's height.
+        ghosts: heights of the ghosts, likewise.
+        hints: what a column says when it is pointed at.
+        gone: columns of which nothing is left, which are crossed out.
+        labels: of the scale, by their height.
+    """
+    slots = []
+    for stack, ghost, hint, is_gone in zip(stacks, ghosts, hints, gone, strict=True):
+        parts, bottom = [], 0.0
+        for style, height in stack:
+            if height > 0:
+                drawn = max(0.015, height)  # a single atom of many stays visible
+                parts.append(
+                    tag("div", class_=f"part {style}", style=f"bottom:{_percent(bottom)};height:{_percent(drawn)}")
+                )
+                bottom += drawn
+        behind = tag("div", class_="ghost", style=f"height:{_percent(ghost)}") if ghost > 0 else None
+        cross = tag("span", "\N{MULTIPLICATION SIGN}", class_="cross") if is_gone else None
+        slots.append(tag("div", behind, *parts, cross, class_="slot", title=hint))
+    return _row(title, _scale(labels), slots, "halved tall")
+
+
+def marks_row(title: str, marked: Sequence[bool], style: str) -> Html:
+    """A mark at some of the columns."""
+    slots = [tag("div", tag("span", class_=style) if one else None, class_="slot") for one in marked]
+    return _row(title, Html(""), slots, "marks")
 
 
 def counts_text(counts: Mapping[int, int]) -> str:
