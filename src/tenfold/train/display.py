@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+# What a table leaves out first where the terminal is narrow; the files of the run have it all.
+_DISPENSABLE = ("data", "lr", "time", "train loss")
+# Columns at their widest, so that later rows do not need more room than the first.
+_LEAST_WIDTHS = {"lr": 8, "train loss": 10, "eval loss": 9, "time": 8, "data": 4}
+_GAP = 2
+_LEAST_BAR = 8
 
 
 class Display:
@@ -24,7 +31,9 @@ class Display:
         self._epochs = 0
         self._progress: Progress | None = None
         self._bar = TaskID(0)
-        self._wrote_head = False
+        self._head: list[str] = []
+        self._widths: dict[str, int] = {}
+        self._status: Mapping[str, str] = {}
 
     @contextmanager
     def live(self, *, epochs: int, steps_per_epoch: int, first_step: int = 0) -> Iterator[None]:
@@ -55,7 +64,16 @@ class Display:
                 self._progress.update(self._bar, visible=False)
         self._progress = None
 
-    def step(self, *, step: int, epoch: int, loss: float, lr: float, data_share: float) -> None:
+    def step(
+        self,
+        *,
+        step: int,
+        epoch: int,
+        loss: float,
+        lr: float,
+        data_share: float,
+        status: Mapping[str, str] | None = None,
+    ) -> None:
         """Show a finished step.
 
         Args:
@@ -64,10 +82,20 @@ class Display:
             loss: mean loss of the epoch so far.
             lr: learning rate.
             data_share: part of the epoch's time that went into waiting for data, 0 to 1.
+            status: what methods have to show, as short texts by name; None: what they showed at the end of the epoch
+                before.
         """
-        if self._progress is not None:
-            facts = f"loss {loss:.4f}  lr {lr:.2e}  data {data_share:.0%}"
-            self._progress.update(self._bar, completed=step, description=f"epoch {epoch}/{self._epochs}", facts=facts)
+        if self._progress is None:
+            return
+        self._status = self._status if status is None else status
+        description = f"epoch {epoch}/{self._epochs}"
+        total = f"{self._progress.tasks[0].total or 0:.0f}"
+        # Beside the facts: the epoch, a bar, the steps done and in all, the time left, and a space between each.
+        room = self._console.width - len(description) - _LEAST_BAR - (2 * len(total) + 1) - len("0:00:00") - 4
+        facts = {"loss": f"{loss:.4f}", **self._status, "lr": f"{lr:.2e}", "data": f"{data_share:.0%}"}
+        # The cost against its budget stands last in a method's status, and matters most of it.
+        shown = _fitting(facts, ["loss", *reversed(list(self._status)), "lr", "data"], room)
+        self._progress.update(self._bar, completed=step, description=description, facts=shown)
 
     def phase(self, name: str) -> None:
         """Show what happens now, when it is not a step."""
@@ -91,14 +119,48 @@ class Display:
             "data": f"{row['data_seconds'] / max(row['seconds'], 1e-9):.0%}",
             **(status or {}),
         }
+        self._status = status or {}
         if not self._console.is_terminal:
             self.note(", ".join(f"{name} {cell}" for name, cell in cells.items()))
             return
-        if not self._wrote_head:
-            self._console.print(Text("  ".join(f"{name:>10}" for name in cells), style="bold"))
-            self._wrote_head = True
-        self._console.print(Text("  ".join(f"{cell:>10}" for cell in cells.values())))
+        for name, cell in cells.items():
+            least = 2 * len(f"{self._epochs}") + 1 if name == "epoch" else _LEAST_WIDTHS.get(name, 0)
+            self._widths[name] = max(self._widths.get(name, least), len(name), len(cell))
+        shown = self._columns(cells)
+        if shown != self._head:
+            self._print_line({name: name for name in shown}, "bold")
+            self._head = shown
+        self._print_line({name: cells[name] for name in shown})
+
+    def _columns(self, names: Iterable[str]) -> list[str]:
+        """The columns that the terminal has room for."""
+        shown = list(names)
+        for name in _DISPENSABLE:
+            if sum(self._widths[one] + _GAP for one in shown) - _GAP > self._console.width and name in shown:
+                shown.remove(name)
+        return shown
+
+    def _print_line(self, cells: Mapping[str, str], style: str = "") -> None:
+        text = (" " * _GAP).join(f"{cell:>{self._widths[name]}}" for name, cell in cells.items())
+        self._console.print(Text(text, style), no_wrap=True, overflow="ellipsis")
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
         self._console.print(Text(text), soft_wrap=True)
+
+
+def _fitting(facts: Mapping[str, str], ranking: Iterable[str], room: int) -> str:
+    """As many of the facts as there is room for, chosen by their rank, in their own order.
+
+    Example:
+        >>> _fitting({"loss": "1.5", "3x3": "612", "macs": "12 M"}, ["loss", "macs", "3x3"], 20)
+        'loss 1.5  macs 12 M'
+    """
+    chosen, left = set[str](), room
+    for name in ranking:
+        length = len(f"{name} {facts[name]}")
+        if length > left:
+            break
+        chosen.add(name)
+        left -= length + _GAP
+    return (" " * _GAP).join(f"{name} {text}" for name, text in facts.items() if name in chosen)
