@@ -15,7 +15,7 @@ from tenfold.errors import BudgetError, UsageError
 from tenfold.layers.lightnl import LightNonLocal
 from tenfold.layers.searchable import Searchable, make_plain
 from tenfold.layers.searchable_lightnl import SearchableNonLocal
-from tenfold.methods import SAT, AtomNAS, AutoNL
+from tenfold.methods import SAT, AdaBits, AtomNAS, AutoNL
 from tenfold.methods.block_ends import find_block_ends
 from tenfold.methods.choices import ChoiceSearch, find_sites
 from tenfold.models import Architecture, build
@@ -294,6 +294,24 @@ def test_places_in_a_users_network_are_searched_within_a_budget(tmp_path, name):
         assert torch.equal(load(result.artifact)(x), result.network(x))
 
 
+def test_where_a_block_is_already_none_is_put_inside_or_behind():
+    ends = {end.name for end in find_block_ends(build("autonl_s"), _images(64))}
+    assert len(ends) == 18 - 7
+    assert not any(".attention." in name for name in ends)
+    assert "stage0.0.project.bn" in ends
+    assert "stage1.0.project.bn" not in ends  # LightNL is behind it
+    with pytest.raises(UsageError, match=r"without such a block yet"):
+        AutoNL(cost_weight=1.0).attach(build("with_lightnl"), None, _images(64))
+
+
+def test_a_training_of_a_few_steps_has_finite_answers_without_a_weight_average(tmp_path):
+    torch.manual_seed(0)
+    network = build("timm:mobilenetv3_small_100", num_classes=4)
+    result = _fit(tmp_path, AutoNL(cost_weight=0.1), network=network, task=_Colours())
+    with torch.no_grad():
+        assert bool(result.network(_Colours().example(33)).isfinite().all())
+
+
 def test_places_can_be_named(tmp_path):
     network = build("mobilenet_v1", num_classes=4)
     method = AutoNL(cost_weight=0.0, places=("stage3.*.1.bn",))
@@ -329,6 +347,16 @@ def test_widths_and_places_are_searched_in_one_training(tmp_path):
     result = _fit(tmp_path, [AtomNAS(), AutoNL()], network=network, task=_Colours(), budget=Budget(macs=limit))
     assert result.report["cost"]["after"]["macs"] <= limit
     assert not any(isinstance(module, Searchable) for module in result.network.modules())
+
+
+def test_search_and_several_bit_widths_share_one_training(tmp_path):
+    methods = [AutoNL(), AdaBits(bits=(8, 4))]
+    result = _fit(tmp_path, methods, budget=Budget(macs=600e3), calibration_batches=1)
+    assert result.report["found"]["autonl"]["macs"]["after"] <= 600e3
+    assert not any(isinstance(module, Searchable) for module in result.network.modules())
+    x = ToyTask().example(3)
+    with torch.no_grad():
+        assert torch.equal(load(result.artifact)(x), result.network(x))
 
 
 def test_what_cannot_be_is_refused():

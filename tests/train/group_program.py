@@ -6,13 +6,15 @@ Usage: torchrun … group_program.py FOLDER. The first call of `fit` joins the g
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from tenfold import Budget, build
 from tenfold.errors import NonFiniteLossError
-from tenfold.methods import AdaBits
+from tenfold.methods import AdaBits, AutoNL
 from tenfold.train import Interrupted, fit
 from train.toy_training import CLASSES, ToyTask, toy_config, toy_network
 
@@ -60,6 +62,24 @@ def train_interrupted(folder):
     (folder / f"metrics_{RANK}").write_text(repr(result.metrics))
 
 
+def train_searching(folder):
+    """A search, whole, and interrupted before and after its decision in the second process only, and resumed."""
+    config = toy_config(epochs=3, lr=0.02, ema_decay=0.9)
+
+    def train(name, step=None, resume=False):
+        torch.manual_seed(RANK)
+        network = build("autonl_supernet_tiny", num_classes=CLASSES, in_channels=1)
+        task = ToyTask(interrupted_step=step if RANK == 1 else None)
+        place = folder / name
+        fit(network, task, [AutoNL()], Budget(macs=600e3), config=config, run_dir=place, quiet=True, resume=resume)
+
+    train("search_whole")
+    for step in (5, 9):
+        with suppress(Interrupted):
+            train(f"search_{step}", step)
+        train(f"search_{step}", resume=True)
+
+
 def train_broken(folder):
     """A loss that breaks in the second process stops both."""
     task = ToyTask(poisoned_step=3 if RANK == 1 else None)
@@ -74,4 +94,5 @@ if __name__ == "__main__":
     train_plain(Path(sys.argv[1]) / "plain")
     train_at_several_widths(Path(sys.argv[1]) / "widths")
     train_interrupted(Path(sys.argv[1]))
+    train_searching(Path(sys.argv[1]))
     train_broken(Path(sys.argv[1]))

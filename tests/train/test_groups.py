@@ -57,6 +57,10 @@ def test_two_processes_train_stop_and_resume_together(tmp_path):
     assert (two / "metrics_0").read_text() == (two / "metrics_1").read_text()
     assert_same_end(two / "whole", two / "parts")
 
+    # Likewise a search, whose processes judge by the same norms.
+    for step in (5, 9):
+        assert_same_end(two / "search_whole", two / f"search_{step}")
+
     # So does a loss that breaks in one.
     assert {path.name for path in two.glob("broken_*")} == {"broken_0", "broken_1"}
 

@@ -175,10 +175,10 @@ class SearchableNonLocal(Searchable):
             width: of the map.
         """
         factor = sampled(height, self.stride) * sampled(width, self.stride) / (height * width)
-        assert self.bn.running_mean is not None
-        assert self.bn.running_var is not None
-        self.bn.running_mean *= factor
-        self.bn.running_var *= factor**2
+        for norm in self.bn.modules():  # a norm may have become several, one for each bit-width
+            if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
+                norm.running_mean *= factor
+                norm.running_var *= factor**2
 
     def openness(self) -> dict[str, Tensor]:
         """As of `Searchable`."""

@@ -68,12 +68,10 @@ class AutoNL(Method):
     strides: tuple[int, ...] = STRIDES
     """Sampling strides that an inserted block may have."""
     calibration_batches: int = 10
-    """Training batches that set the batch norms of the weight average before each evaluation, and of a network that
-    becomes what was found only at the end."""
+    """Training batches that set the batch norms before each evaluation (`autonl.md` section 5)."""
 
     _step: int = field(default=0, init=False, repr=False)
     _strength: float = field(default=0.0, init=False, repr=False)
-    _averages: bool = field(default=False, init=False, repr=False)
     _found: dict[str, Any] | None = field(default=None, init=False, repr=False)
     _trajectory: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
     _inserted: dict[str, BlockEnd] = field(default_factory=dict, init=False, repr=False)
@@ -139,7 +137,8 @@ class AutoNL(Method):
         if not self._inserted:
             raise UsageError(
                 f"{type(network).__name__} has no place for LightNL blocks: none of its batch norms ends a block "
-                f"(without activation) with at least {math.ceil(least)} channels. Name layers in places=(...)."
+                f"(without activation, and without such a block yet) with at least {math.ceil(least)} channels. Name "
+                "layers in places=(...)."
             )
 
     def _chosen_places(self, network: nn.Module, example: Tensor) -> list[BlockEnd]:
@@ -169,9 +168,10 @@ class AutoNL(Method):
 
     def step_end(self, run: Any) -> None:
         """Set the strength of the cost; at the end of the search, become what was found."""
-        self._step, self._averages = run.step, run.average is not None
-        self._network = run.network
+        self._step, self._network = run.step, run.network
         if self._found is None:
+            if run.world.size > 1:  # all processes judge by the same norms; so the first one's state is everyone's
+                self._search.share()
             length = self.search_share * run.total_steps
             is_warm = run.step >= self.warmup_share * length
             self._strength = self._full_strength(run) if is_warm else 0.0
@@ -214,7 +214,6 @@ class AutoNL(Method):
 
     def _become(self, run: Any) -> None:
         """Remove what was not chosen, in the network, its average and the optimiser."""
-        run.share_buffers()  # all processes decide by the same margins
         search = self._search
         run.cut(self._decide())
         for network in (run.network, *([] if run.average is None else [run.average.module])):
@@ -242,8 +241,8 @@ class AutoNL(Method):
         self._search = self._searched(network)
 
     def prepare_evaluation(self, network: nn.Module, batches: Iterator[Tensor]) -> None:
-        """Set the batch norms of a weight average: averaged statistics do not fit averaged weights."""
-        if self._averages and self.calibration_batches:
+        """Set the batch norms: old statistics do not fit averaged weights, and make cubic blocks overflow."""
+        if self.calibration_batches:
             measure_norms(network, islice(batches, self.calibration_batches))
 
     def status(self) -> dict[str, str]:
@@ -273,7 +272,6 @@ class AutoNL(Method):
             self._search = self._searched(network)
             cut_channels(network, self._decide())
             self._search.settle(network)
-            self._averages = True  # what the search mixed has to be measured anew
         network = make_plain(network)
         self.prepare_evaluation(network, batches)
         self._describe(network)
@@ -326,7 +324,6 @@ class AutoNL(Method):
             "step": self._step,
             "strength": self._strength,
             "drops": self._drops,
-            "averages": self._averages,
             "found": self._found,
             "trajectory": self._trajectory,
         }
@@ -334,7 +331,7 @@ class AutoNL(Method):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self._step, self._strength = int(state["step"]), float(state["strength"])
-        self._averages, self._found = bool(state["averages"]), state["found"]
+        self._found = state["found"]
         self._trajectory = [dict(row) for row in state["trajectory"]]
         self._drop_gates(self._network, bool(state["drops"]))
 

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tenfold.layers.lightnl import LightNonLocal
+from tenfold.layers.nonlocal_block import NonLocalBlock
+
 _ACTIVATIONS = frozenset(
     """
     celu clamp clamp_max clamp_min elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_sigmoid mish mul prelu
@@ -35,7 +38,8 @@ class BlockEnd(NamedTuple):
 def find_block_ends(network: nn.Module, example: Tensor) -> list[BlockEnd]:
     """The batch norms that end the blocks of a network, in the order of execution.
 
-    Where two of them are added to each other, the one of the shortcut (with fewer convolutions on its way) is none.
+    Where two of them are added to each other, the one of the shortcut (with fewer convolutions on its way) is none. Nor
+    is one inside a non-local block, or with such a block behind it already.
 
     Args:
         network: any module; left as it was.
@@ -51,7 +55,12 @@ def find_block_ends(network: nn.Module, example: Tensor) -> list[BlockEnd]:
     except Exception:  # whatever a network does that torch cannot follow, we cannot either
         return []
     modules = dict(network.named_modules())
-    ends = {node: name for node in graph.nodes if (name := _norm_of(node, modules)) and _is_linear(node)}
+    taken = {name for name, module in modules.items() if isinstance(module, LightNonLocal | NonLocalBlock)}
+    ends = {
+        node: name
+        for node in graph.nodes
+        if (name := _norm_of(node, modules)) and _is_linear(node) and not _is_taken(node, taken)
+    }
     depths = _depths(graph)
     found = []
     for node, name in ends.items():
@@ -77,6 +86,12 @@ def _norm_of(node: Node, modules: dict[str, nn.Module]) -> str:
 
 def _is_linear(node: Node) -> bool:
     return not any(_operation(user) in _ACTIVATIONS for user in node.users)
+
+
+def _is_taken(node: Node, blocks: set[str]) -> bool:
+    """Whether a node, or what reads it, is part of one of some modules."""
+    stacks: list[dict[str, Any]] = [one.meta.get("nn_module_stack") or {} for one in (node, *node.users)]
+    return any(module[0] in blocks for stack in stacks for module in stack.values())
 
 
 def _added_to(node: Node) -> list[Node]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from tenfold.layers.searchable import Searchable
@@ -125,6 +126,16 @@ class ChoiceSearch:
 
     def _gates(self) -> dict[str, Any]:
         return {site.full(name): choice.gate for site in self.sites for name, choice in site.layer.choices.items()}
+
+    @torch.no_grad()
+    def share(self) -> None:
+        """Let all processes of a group judge by the first one's running means; they must call it together."""
+        means = [mean for gate in self._gates().values() for mean in (gate.level, gate.margin)]
+        if means:
+            together = torch.stack(means)  # one message instead of hundreds
+            dist.broadcast(together, src=0)
+            for mean, value in zip(means, together.unbind(), strict=True):
+                mean.copy_(value)
 
     def savings(self, opened: Opened) -> dict[str, int]:
         """Multiply-adds that closing each open choice alone would save."""
