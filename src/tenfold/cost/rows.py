@@ -40,7 +40,8 @@ def make_rows(recorder: Recorder, network: nn.Module, policy: BitPolicy | None) 
     sizes: defaultdict[Work, int] = defaultdict(int)
     for name, parameter in recorder.network.named_parameters():
         work = users[name]
-        stored_bits = bits[work][0] if name in work.weights else _stored_bits(name, modules)
+        is_weight = name in work.weights and not _is_learned_bits(name)
+        stored_bits = bits[work][0] if is_weight else _stored_bits(name, modules)
         params[work] += parameter.numel()
         sizes[work] += _stored_bytes(parameter.numel(), stored_bits)
         bits.setdefault(work, _said_bits(work.module, modules))
@@ -149,11 +150,16 @@ def _said_bits(name: str, modules: dict[str, nn.Module]) -> tuple[Bits, Bits]:
 def _stored_bits(name: str, modules: dict[str, nn.Module]) -> Bits:
     """Bits in a file of a parameter that no product uses as its weight."""
     module_name, _, short_name = name.rpartition(".")
-    if short_name == "alpha" or _is_norm(modules[module_name]):
-        return 0  # a clipping level or a norm: folded into its neighbours
+    if short_name == "alpha" or _is_norm(modules[module_name]) or _is_learned_bits(name):
+        return 0  # a clipping level or a norm: folded into its neighbours; learned bits: gone before deployment
     if short_name.endswith("bias"):
         return FLOAT_BITS
     return _said_bits(module_name, modules)[0]
+
+
+def _is_learned_bits(name: str) -> bool:
+    """Whether a parameter is a bit-width, which its weight is computed from while it is learned."""
+    return name.rpartition(".")[0].endswith(".policy")
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -27,6 +27,7 @@ from tenfold.methods.atoms import (
 from tenfold.methods.method import Method, register
 from tenfold.quant import FractionalBits
 from tenfold.quant.calibration import measure_norms
+from tenfold.quant.constant_channels import each_width
 
 Weighting = Literal["cost", "equal"]
 QUANTITIES = ("macs", "params", "bytes", "bitops", "latency_ms")
@@ -352,8 +353,9 @@ class AtomNAS(Method):
 
     def prepare_evaluation(self, network: nn.Module, batches: Iterator[Tensor]) -> None:
         """Set the batch norms: averaged statistics do not fit averaged weights, nor old ones a network that shrinks."""
-        if self.calibration_batches:
-            measure_norms(network, islice(batches, self.calibration_batches))
+        images = list(islice(batches, self.calibration_batches))
+        for _ in each_width(network) if images else ():
+            measure_norms(network, images)
 
     def status(self) -> dict[str, str]:
         """Atoms left by kernel size, and the cost against the budget."""

@@ -203,9 +203,12 @@ class BitSearch:
             values = {policy: bits.clone().requires_grad_() for policy, bits in chosen.items()}
             costs = self.costs(values)
             total = torch.stack([costs[quantity] / limit for quantity, limit in self.limits.items()]).sum()
-            slopes = torch.autograd.grad(total, list(values.values()))
+            # Bits of activations cost no bytes.
+            slopes: Sequence[Tensor | None] = torch.autograd.grad(total, list(values.values()), allow_unused=True)
         moves = []
         for (policy, bits), slope in zip(chosen.items(), slopes, strict=True):
+            if slope is None:
+                continue
             least = max(policy.low, policy.minimum)
             learned = policy.value.detach().clamp(least, policy.high)
             reached = bits + direction

@@ -132,14 +132,12 @@ class FracBits(Method):
         self._layers = dict(quantized_layers(network))
         self._example = example[:2]
         self._paths = channel_paths(network, self._example) if self.w_range[0] == 0 else {}
-        counted = profile(network, example)
-        known = BitSearch(self._searched(counted)).costs()
         for name, layer in self._layers.items():
             self._learn(layer, facts[name])
         network.to(example.device)
-        self._limits_kept = limits
+        self._kept_limits = limits
         # What another method will remove, bits need not save.
-        self._search = self._search_for(counted, known, checked=not getattr(network, "shrinks", False))
+        self._search = self._search_for(network, checked=not getattr(network, "shrinks", False))
         start = self.start if self.start is not None else self._search.uniform_start() + _ABOVE_TARGET
         with torch.no_grad():
             for policy in self._search.policies:
@@ -147,36 +145,42 @@ class FracBits(Method):
         self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}
         return network
 
-    def _search_for(self, counted: Profile, known: Mapping[str, Tensor], *, checked: bool) -> BitSearch:
+    def _search_for(self, network: nn.Module, *, checked: bool) -> BitSearch:
+        """The costs of the layers as functions of their bits; all else is counted, whatever the bits are now."""
+        counted = profile(network, self._example, bits=self._most_bits)
+        layers = self._searched(counted)
+        policies = [policy for layer in layers for policy in (layer.w, layer.a) if isinstance(policy, FractionalBits)]
+        known = BitSearch(layers).costs({one: torch.full_like(one.value, float(one.high)) for one in policies})
         return BitSearch(
-            self._searched(counted),
+            layers,
             other_bitops=counted.bitops - float(known["bitops"]),
             other_bytes=counted.size_bytes - float(known["bytes"]),
             spare_bytes=len(self._layers),
-            bitops=self._limits_kept.get("bitops"),
-            bytes=self._limits_kept.get("bytes"),
+            bitops=self._kept_limits.get("bitops"),
+            bytes=self._kept_limits.get("bytes"),
             checked=checked,
         )
+
+    def _most_bits(self, name: str, module: nn.Module, idx: int, count: int) -> tuple[Bits, Bits]:
+        """A layer's bits with all that are learned at their most."""
+        quantizers = (getattr(module, "weight_quantizer", None), getattr(module, "input_quantizer", None))
+        said = (getattr(module, "w_bits", FLOAT_BITS), getattr(module, "a_bits", FLOAT_BITS))
+        policies = [getattr(quantizer, "policy", None) for quantizer in quantizers]
+        w, a = (p.high if isinstance(p, FractionalBits) else bits for p, bits in zip(policies, said, strict=True))
+        return w, a
 
     def network_cut(self, network: nn.Module) -> None:
         """Count anew what the layers cost; bits of what is gone are forgotten."""
         self._layers = dict(quantized_layers(network))
         if self._paths:
             self._paths = channel_paths(network, self._example)
-        counted = profile(network, self._example)
-        at_reported = BitSearch(self._searched(counted)).costs(self._reported_bits())
-        self._search = self._search_for(counted, at_reported, checked=False)
+        self._search = self._search_for(network, checked=False)
         self._learned = {
             policy: policy.value.detach().clone()
             if self._offset is None or self._learned[policy].shape != policy.value.shape
             else self._learned[policy]
             for policy in self._search.policies
         }
-
-    def _reported_bits(self) -> dict[FractionalBits, Tensor]:
-        """The whole numbers that layers report, and `profile` counts with."""
-        policies = [policy for layer in self._layers.values() for policy in _policies(layer)]
-        return {one: one.rounded() for one in policies if isinstance(one, FractionalBits)}
 
     def _base(self, a_bits: int) -> Method:
         common: dict[str, Any] = {"w_bits": 8, "a_bits": a_bits, "scheme": self.scheme, "two_sided": self.two_sided}

@@ -135,6 +135,8 @@ class Run:
         average = None if self.average is None else self.average.module
         cut_training(self.network, description, average=average, optimizer=self.optimizer)
         self.cuts.append(dict(description))
+        for network in (self.network, *([] if average is None else [average])):
+            network.cuts = [*getattr(network, "cuts", []), dict(description)]
         if self.config.compile:
             self.forward = torch.compile(self.network)
         for method in self.methods:
