@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SETTING = "two stages"
 SEEDS = (0, 1, 2)
+RATE = 0.03
 Job = tuple[str, int]
 """The name of a run and its seed."""
 
@@ -33,6 +34,42 @@ def start_of(seed: int, data: str, work: str) -> Path:
     if not sat_cifar10.has_files(work, (SETTING, "sat float", seed)):
         sat_cifar10.run(SETTING, "sat float", seed, data, work)
     return sat_cifar10.folder_of(work, SETTING, "sat float", seed) / "artifact.safetensors"
+
+
+def mobile_start_of(seed: int, data: str, work: str) -> Path:
+    """A small MobileNetV2, trained in float, that runs of a seed start from; trained if it is not there."""
+    from tenfold import fit, models, tasks
+    from tenfold.train import TrainConfig
+
+    place = Path(work) / f"mobilenet-float-{seed}"
+    if not (place / "artifact.safetensors").exists():
+        import torch
+
+        torch.manual_seed(seed)
+        task = tasks.create("classify", data=data, image_size=16, subset=6000)
+        config = TrainConfig(epochs=15, batch_size=100, lr=0.1, weight_decay=4e-5, seed=seed, device="cpu")
+        fit(models.build("mobilenet_v2_tiny"), task, config=config, run_dir=place, quiet=True, resume=True)
+    return place / "artifact.safetensors"
+
+
+def train_mobile(name: str, method: Method, seed: int, data: str, work: str, *, epochs: int) -> dict[str, Any]:
+    """Train one MobileNetV2 from the float start of its seed; returns the report."""
+    import torch
+
+    from tenfold import fit, load, models, tasks
+    from tenfold.train import TrainConfig
+    from tenfold.train.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    network = models.build("mobilenet_v2_tiny")
+    network.load_state_dict(load(mobile_start_of(seed, data, work)).state_dict())
+    task = tasks.create("classify", data=data, image_size=16, subset=6000)
+    config = TrainConfig(
+        epochs=epochs, batch_size=100, lr=0.02, weight_decay=4e-5, calibration_batches=5, seed=seed, device="cpu"
+    )
+    place = Path(work) / f"{name}-{seed}".replace(" ", "-").replace(",", "")
+    return fit(network, task, [method], config=config, run_dir=place, quiet=True, resume=True).report
 
 
 def train(
@@ -55,7 +92,7 @@ def train(
         epochs=epochs,
         cycles=cycles,
         batch_size=100,
-        lr=options["lr"],
+        lr=RATE,
         weight_decay=4e-5,
         calibration_batches=options["calibration"],
         seed=seed,

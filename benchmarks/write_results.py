@@ -124,9 +124,10 @@ def adabits_cifar10(record: dict[str, Any]) -> str:
             found.setdefault(name, {}).setdefault(width, []).append(100 * top1)
     rows = [[name, *(spread(by_width.get(width, [])) for width in widths)] for name, by_width in found.items()]
     return (
-        f"`preresnet20_cifar`, images 16x16, 6000 training images, {record['epochs']} epochs for each width, started "
-        "from SAT's float weights of the same seed. Top-1 % on 10,000 test images.\n\n"
+        f"`preresnet20_cifar`, images 16x16, 6000 training images, {record['epochs']} epochs at rate {record['lr']} "
+        "for each width, started from SAT's float weights of the same seed. Top-1 % on 10,000 test images.\n\n"
         + table(["", *(f"{width} bits" for width in widths)], rows)
+        + f"\n\n{record['earlier']}"
     )
 
 
@@ -148,8 +149,9 @@ def fracbits_cifar10(record: dict[str, Any]) -> str:
             ]
         )
     return (
-        f"`preresnet20_cifar`, images 16x16, 6000 training images, {record['epochs']} epochs, started from SAT's float "
-        "weights of the same seed.\n\n"
+        f"Images 16x16, 6000 training images, {record['epochs']} epochs. `preresnet20_cifar` started from SAT's float "
+        "weights of the same seed; MobileNetV2 is `mobilenet_v2_tiny`, started from plain float weights and quantized "
+        "with one scale a kernel. Faster bits learn at ten times the rate of the weights.\n\n"
         + table(["", "top-1 %, 10,000 test images", "M BitOPs", "kB", "budget used, %"], rows)
     )
 
