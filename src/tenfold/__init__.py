@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdaBits": "methods",
     "Architecture": "models",
+    "AtomNAS": "methods",
     "AutoNL": "methods",
     "Budget": "cost",
     "FracBits": "methods",

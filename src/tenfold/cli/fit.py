@@ -54,7 +54,8 @@ def fit(
         model: a name that `tenfold models` knows, also timm:NAME and torchvision:NAME.
         data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits.
         task: what the network is for; default: classify.
-        method: what happens while it trains: sat, qat, adabits, fracbits; may be repeated, and applies in this order.
+        method: what happens while it trains: sat, qat, adabits, fracbits, atomnas, autonl; may be repeated, and
+            applies in this order.
         bits: WEIGHTS/ACTIVATIONS for sat and qat, such as 4/4; several for adabits, such as 8,6,5,4.
         budget: upper limits for one image, such as macs=50M,bytes=300k (also params, bitops, latency_ms).
         like: uniform:BITS, to give fracbits the budget of a network with so many bits everywhere.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ _ROUNDS = 5
 
 
 @torch.inference_mode()
-def measure_atoms(network: nn.Module, groups: Sequence[AtomGroup], image: Tensor) -> tuple[list[AtomGroup], float]:
+def measure_atoms(network: nn.Module, groups: Sequence[AtomGroup], image: Tensor) -> tuple[dict[str, float], float]:
     """Time each group of atoms at several sizes, and the whole network.
 
     Of each group, copies with a quarter, a half and all of its atoms run on what the network feeds them; the slope of
@@ -32,7 +31,8 @@ def measure_atoms(network: nn.Module, groups: Sequence[AtomGroup], image: Tensor
         image: one image, (1, C, H, W).
 
     Returns:
-        The groups with "latency_ms" among their costs, and the milliseconds of the whole network.
+        Milliseconds of one atom, by the group's producer, and of the whole network. All processes get the first one's,
+        so that they remove the same.
     """
     inputs = _inputs(network, groups, image)
     runs: dict[str, Callable[[], Any]] = {}
@@ -48,12 +48,15 @@ def measure_atoms(network: nn.Module, groups: Sequence[AtomGroup], image: Tensor
     runs[""] = lambda: network(image)
     timings = interleaved(runs, rounds=_ROUNDS)
     network.train(was_training)
-    found = []
+    table = {}
     for group in groups:
         keys = [f"{group.producer} {share}" for share in _SHARES]
         slope = _slope([sizes[key] for key in keys], [timings[key].minimum_ms for key in keys])
-        found.append(replace(group, costs={**group.costs, "latency_ms": max(slope, 1e-9)}))
-    return found, timings[""].median_ms
+        table[group.producer] = max(slope, 1e-9)
+    measured: list[Any] = [table, timings[""].median_ms]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(measured)
+    return measured[0], measured[1]
 
 
 def _inputs(network: nn.Module, groups: Sequence[AtomGroup], image: Tensor) -> dict[str, Tensor]:

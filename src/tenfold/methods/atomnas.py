@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar, Literal, get_args
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tenfold.cost import Budget, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
 from tenfold.methods.atom_latency import measure_atoms
+from tenfold.methods.atom_selection import by_block, least_important
 from tenfold.methods.atoms import (
     AtomGroup,
     absorb_constants,
@@ -61,7 +62,7 @@ class AtomNAS(Method):
 
     penalty_weight: float | None = None
     """Weight of the penalty, the paper's lambda; None, with a budget: so that an atom of mean cost which the task does
-    not need is gone after a quarter of the search."""
+    not need would be gone after twice the search."""
     quantity: str | None = None
     """What atoms cost in the penalty: "macs", "params", "bytes", "bitops" or "latency_ms" (measured here); None: what
     the budget limits first, else "macs"."""
@@ -86,6 +87,7 @@ class AtomNAS(Method):
     _strength: float = field(default=0.0, init=False, repr=False)
     _done: bool = field(default=False, init=False, repr=False)
     _trajectory: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
+    _latencies: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     _vanished: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -138,23 +140,38 @@ class AtomNAS(Method):
             "bytes": counted.size_bytes,
             "bitops": counted.bitops,
         }
-        if "latency_ms" in (*self._limits, self._quantity):
-            self._groups, self._whole["latency_ms"] = measure_atoms(network, self._groups, example[:1])
-        self._first_counts = {group.producer: count_atoms(network, group) for group in self._groups}
         self._start_groups = list(self._groups)
+        self._first_counts = {group.producer: count_atoms(network, group) for group in self._groups}
+        if "latency_ms" in (*self._limits, self._quantity):
+            self._use_latencies(*measure_atoms(network, self._groups, example[:1]))
         self._weights = self._penalty_weights()
         self._network = network
         self._check_reach()
         network.shrinks = True  # type: ignore[assignment]
         return network
 
+    def _use_latencies(self, table: Mapping[str, float], whole: float) -> None:
+        """Let atoms cost measured milliseconds.
+
+        Args:
+            table: of one atom, by its group.
+            whole: of the network before anything was removed.
+        """
+        self._latencies, self._whole["latency_ms"] = dict(table), whole
+        left = {group.producer for group in self._groups}
+        self._start_groups = [
+            replace(group, costs={**group.costs, "latency_ms": table[group.producer]}) for group in self._start_groups
+        ]
+        self._groups = [group for group in self._start_groups if group.producer in left]
+        self._weights = self._penalty_weights()
+
     def _penalty_weights(self) -> dict[str, float]:
         """The weight of each atom's penalty, by its group: mean 1 over all atoms, fixed from the start."""
         if self.weighting == "equal":
-            return {group.producer: 1.0 for group in self._groups}
-        total = sum(self._first_counts[group.producer] * group.costs[self._quantity] for group in self._groups)
+            return {group.producer: 1.0 for group in self._start_groups}
+        total = sum(self._first_counts[group.producer] * group.costs[self._quantity] for group in self._start_groups)
         mean = total / (sum(self._first_counts.values()) + 1e-5)  # the guard of the official code
-        return {group.producer: group.costs[self._quantity] / mean for group in self._groups}
+        return {group.producer: group.costs[self._quantity] / mean for group in self._start_groups}
 
     def _check_reach(self) -> None:
         fewest = self._fewest()
@@ -172,7 +189,7 @@ class AtomNAS(Method):
     def _fewest(self) -> dict[str, int]:
         """How many atoms of each group must stay: one in all where a block changes the shape, the cheapest."""
         fewest = {group.producer: 0 for group in self._groups}
-        for groups in _by_block(self._groups).values():
+        for groups in by_block(self._groups).values():
             if not groups[0].is_residual or groups[0].branch is None:
                 cheapest = min(groups, key=lambda group: group.costs[self._quantity])
                 fewest[cheapest.producer] = 1
@@ -238,9 +255,9 @@ class AtomNAS(Method):
             for quantity, whole in self._whole.items()
         }
 
-    def _excess(self, current: Mapping[str, float], limits: Mapping[str, float] | None = None) -> float:
+    def _excess(self, current: Mapping[str, float]) -> float:
         """How far the cost is above the limits, as a share of them; 0 or less if they are kept."""
-        return max(current[quantity] / limit - 1 for quantity, limit in (limits or self._limits).items())
+        return max(current[quantity] / limit - 1 for quantity, limit in self._limits.items())
 
     def _remove_dead(self, run: Any, *, is_last: bool) -> None:
         """Remove the atoms whose scales are small, in the network and in its average (in the end: in the average)."""
@@ -268,53 +285,21 @@ class AtomNAS(Method):
         for quantity, limit in self._limits.items():
             margin = 1 - _LATENCY_MARGIN if quantity == "latency_ms" else 1.0
             limits[quantity] = limit * margin + max(0.0, self._whole[quantity] - limit * margin) * way
-        self._remove(run, self._least_important(limits, self.multiple if is_last else 1))
-
-    def _least_important(self, limits: Mapping[str, float], multiple: int) -> dict[str, Tensor]:
-        """Masks of the atoms to remove so that the limits are kept, the smallest scales first."""
         scores = {group.producer: importance(self._network, group) for group in self._groups}
-        dead = {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
+        shares = {
+            group.producer: {quantity: group.costs[quantity] / limit for quantity, limit in limits.items()}
+            for group in self._groups
+        }
         current = self._current()
-        groups = {group.producer: group for group in self._groups}
-        ranking = sorted(
-            (float(score), index, name)
-            for name, values in scores.items()
-            for index, score in enumerate(values.tolist())
-        )
-        alive = {name: len(score) for name, score in scores.items()}
-        block_alive = Counter({block: sum(alive[g.producer] for g in found) for block, found in self._blocks().items()})
-        for _, index, name in ranking:
-            if self._excess(current, limits) <= 0:
-                break
-            group = groups[name]
-            if not self._may_lose(group, alive[name], block_alive[group.block]):
-                continue
-            dead[name][index] = True
-            alive[name] -= 1
-            block_alive[group.block] -= 1
-            for quantity in current:
-                current[quantity] -= group.costs[quantity]
-        if multiple > 1:
-            for name, score in scores.items():
-                surplus = alive[name] % multiple if alive[name] > multiple else 0
-                order = torch.where(dead[name], torch.inf, score).argsort()
-                dead[name][order[:surplus]] = True
-        return dead
-
-    def _may_lose(self, group: AtomGroup, alive: int, alive_in_block: int) -> bool:
-        if alive_in_block == 1 and not group.is_residual:
-            return False
-        return alive > 1 or group.branch is not None
-
-    def _blocks(self) -> dict[str, list[AtomGroup]]:
-        return _by_block(self._groups)
+        start = {quantity: current[quantity] / limit for quantity, limit in limits.items()}
+        self._remove(run, least_important(self._groups, scores, shares, start, self.multiple if is_last else 1))
 
     def _remove(self, run: Any, dead: Mapping[str, Tensor]) -> None:
         """Remove atoms by masks; a branch or a block without any left is dropped, unless the shape needs it."""
         removed: dict[str, list[int]] = {}
         dropped: list[str] = []
         masks: dict[str, Tensor] = {}
-        for groups in self._blocks().values():
+        for groups in by_block(self._groups).values():
             marked = {group.producer: dead[group.producer].clone() for group in groups}
             if all(bool(mask.all()) for mask in marked.values()) and (
                 not groups[0].is_residual or groups[0].branch is None
@@ -410,7 +395,7 @@ class AtomNAS(Method):
                     "after": {str(group.kernel): self._count_now(network, group) for group in groups},
                     "costs": {str(group.kernel): dict(group.costs) for group in groups},
                 }
-                for block, groups in _by_block(self._start_groups).items()
+                for block, groups in by_block(self._start_groups).items()
             ],
             "trajectory": self._trajectory,
             "architecture": None if architecture is None else architecture.to_dict(),
@@ -426,17 +411,14 @@ class AtomNAS(Method):
             "strength": self._strength,
             "done": self._done,
             "trajectory": self._trajectory,
+            "latencies": self._latencies,
+            "latency_ms": self._whole.get("latency_ms"),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self._step, self._strength = int(state["step"]), float(state["strength"])
         self._done = bool(state["done"])
+        if state["latencies"]:  # a second measurement would give other numbers
+            self._use_latencies(state["latencies"], float(state["latency_ms"]))
         self._trajectory = [dict(row) for row in state["trajectory"]]
-
-
-def _by_block(groups: Sequence[AtomGroup]) -> dict[str, list[AtomGroup]]:
-    blocks: dict[str, list[AtomGroup]] = {}
-    for group in groups:
-        blocks.setdefault(group.block, []).append(group)
-    return blocks
