@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from tenfold.errors import UsageError
 from tenfold.layers.atomic import AtomicBlock, FusedAtomicBlock
 from tenfold.models.atomnas import AtomicClassifier
+from tenfold.models.weights import load_renamed
 
 
 def official_atomnas_names(network: AtomicClassifier) -> Iterator[tuple[str, str]]:
@@ -70,16 +70,4 @@ def load_official_atomnas(network: AtomicClassifier, state: Mapping[str, Tensor]
     Raises:
         UsageError: if a tensor is missing or has another shape.
     """
-    names = dict(official_atomnas_names(network))
-    own = network.state_dict()
-    problems = [
-        f"{official} is missing" if official not in state else f"{official} has shape {tuple(state[official].shape)}"
-        for name, official in names.items()
-        if official not in state or state[official].shape != own[name].shape
-    ]
-    if problems:
-        raise UsageError(
-            f"the weights do not fit: {'; '.join(problems[:3])}, {len(problems)} in all. "
-            "Build the network that they were trained for."
-        )
-    network.load_state_dict({name: state[official] for name, official in names.items()})
+    load_renamed(network, dict(official_atomnas_names(network)), state)

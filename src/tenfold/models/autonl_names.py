@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from tenfold.errors import UsageError
 from tenfold.models.autonl import NonLocalClassifier
+from tenfold.models.weights import load_renamed
 
 _PARTS = {"conv": "0", "bn": "1"}
 
@@ -63,16 +63,4 @@ def load_official_autonl(network: NonLocalClassifier, state: Mapping[str, Tensor
     Raises:
         UsageError: if a tensor is missing or has another shape.
     """
-    names = dict(official_autonl_names(network))
-    own = network.state_dict()
-    problems = [
-        f"{official} is missing" if official not in state else f"{official} has shape {tuple(state[official].shape)}"
-        for name, official in names.items()
-        if official not in state or state[official].shape != own[name].shape
-    ]
-    if problems:
-        raise UsageError(
-            f"the weights do not fit: {'; '.join(problems[:3])}, {len(problems)} in all. "
-            "Build the network that they were trained for."
-        )
-    network.load_state_dict({name: state[official] for name, official in names.items()})
+    load_renamed(network, dict(official_autonl_names(network)), state)

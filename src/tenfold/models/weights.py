@@ -83,6 +83,31 @@ def load_by_position(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     network.load_state_dict(renamed)
 
 
+def load_renamed(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
+    """Load a state that has other names.
+
+    Args:
+        network: the network to load into.
+        names: our name -> the state's, of every tensor of the network.
+        state: tensors by their own names; more than needed is left alone.
+
+    Raises:
+        UsageError: if a tensor is missing or has another shape; nothing is loaded then.
+    """
+    own = network.state_dict()
+    problems = [
+        f"{foreign} is missing" if foreign not in state else f"{foreign} has shape {tuple(state[foreign].shape)}"
+        for name, foreign in names.items()
+        if foreign not in state or state[foreign].shape != own[name].shape
+    ]
+    if problems:
+        raise UsageError(
+            f"the weights do not fit: {'; '.join(problems[:3])}, {len(problems)} in all. "
+            "Build the network that they were trained for."
+        )
+    network.load_state_dict({name: state[foreign] for name, foreign in names.items()})
+
+
 def official_mobilenet_v2_name(name: str) -> str:
     """Our name for a tensor of MobileNetV2 in the checkpoints of the SAT, AdaBits and FracBits authors.
 
