@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tenfold.cost import interleaved
 from tenfold.methods.atoms import AtomGroup, count_atoms
 from tenfold.quant import cut_channels
+from tenfold.quant.modes import evaluating
 
 _SHARES = (0.25, 0.5, 1.0)
 _ROUNDS = 5
@@ -43,11 +44,9 @@ def measure_atoms(network: nn.Module, groups: Sequence[AtomGroup], image: Tensor
             key = f"{group.producer} {share}"
             sizes[key] = path[0].out_channels
             runs[key] = _runner(path, inputs[group.producer])
-    was_training = network.training
-    network.eval()
     runs[""] = lambda: network(image)
-    timings = interleaved(runs, rounds=_ROUNDS)
-    network.train(was_training)
+    with evaluating(network):
+        timings = interleaved(runs, rounds=_ROUNDS)
     table = {}
     for group in groups:
         keys = [f"{group.producer} {share}" for share in _SHARES]
@@ -66,15 +65,12 @@ def _inputs(network: nn.Module, groups: Sequence[AtomGroup], image: Tensor) -> d
         network.get_submodule(group.producer).register_forward_pre_hook(_keeper(seen, group.producer))
         for group in groups
     ]
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     try:
-        network(image)
+        with evaluating(network):
+            network(image)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes.items():
-            module.training = training
     return seen
 
 

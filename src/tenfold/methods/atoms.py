@@ -20,6 +20,7 @@ from tenfold.layers.atomic import AtomicBlock
 from tenfold.quant import SwitchableBatchNorm, find_switch
 from tenfold.quant.channels import ChannelPath, Wiring, is_depthwise, wiring
 from tenfold.quant.constant_channels import effective_weight, observe
+from tenfold.quant.modes import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,13 +246,8 @@ def absorb_constants(
             scale[dead[group.producer]] = 0
     if find_switch(network) is not None:
         return  # each bit-width has its own constants; they go into no single place
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with evaluating(network):
         seen = observe(network, example[:2], [group.consumer for group in touched])
-    finally:
-        for module, training in modes.items():
-            module.training = training
     for group in touched:
         mask = dead[group.producer]
         consumer: Any = network.get_submodule(group.consumer)

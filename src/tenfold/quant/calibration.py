@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.errors import UsageError
+from tenfold.quant.modes import evaluating
 from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL
 from tenfold.quant.quantizers import ActivationQuantizer
 from tenfold.quant.schemes import FLOAT_BITS, quantize_unit, widest
@@ -78,13 +79,8 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
         network: float or quantized; changed in place, its training mode restored.
         batches: batches of images (B, C, H, W).
     """
-    modes = {module: module.training for module in network.modules()}
-    try:
-        with torch.no_grad():
-            _statistics(network.eval(), list(batches))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(network), torch.no_grad():
+        _statistics(network, list(batches))
 
 
 def _quantizers(network: nn.Module) -> list[ActivationQuantizer]:

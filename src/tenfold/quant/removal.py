@@ -11,8 +11,7 @@ Source: FracBits (arXiv 2007.02017), `fracbits.md` section 2.8.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from tenfold.quant.constant_channels import (
 )
 from tenfold.quant.cutting import cut_channels
 from tenfold.quant.fractional import FractionalBits
+from tenfold.quant.modes import evaluating
 from tenfold.quant.swap import quantized_layers
 from tenfold.quant.switching import SwitchableBatchNorm
 
@@ -62,7 +62,7 @@ def remove_channels(network: nn.Module, example: Tensor, dead: Mapping[str, Sequ
     """
     _check(network, dead)
     known = wiring(network, example)
-    with _evaluating(network), torch.no_grad():
+    with evaluating(network), torch.no_grad():
         seen = observe(network, example[:2], {name for path in known.paths.values() for name in path.readers})
         found = {name: _removable(network, path, dead, seen) for name, path in known.paths.items()}
         plan = {name: channels for name, channels in found.items() if channels}
@@ -188,14 +188,3 @@ def _still_runs(network: nn.Module, example: Tensor, known: Wiring, plan: Mappin
     except Exception:  # of any kind: it is the network's own code that fails
         return False
     return True
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    modes = {name: module.training for name, module in network.named_modules()}
-    try:
-        network.eval()
-        yield
-    finally:
-        for name, module in network.named_modules():  # bit policies may be new ones
-            module.training = modes[name]
