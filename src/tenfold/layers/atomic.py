@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tenfold.layers.padding import SamePad2d
 from tenfold.layers.pooling import GlobalPool
+from tenfold.layers.recompute import norm_act_conv
 
 Activation: TypeAlias = Literal["relu", "swish"]
 Padding: TypeAlias = Literal["symmetric", "same"]
@@ -116,7 +117,7 @@ class AtomicBlock(nn.Module):
                 layers["expand"] = conv_norm_act(in_channels, hidden, activation)
             layers["depthwise"] = conv_norm_act(hidden, hidden, activation, kernel, stride, hidden)
             layers["project"] = nn.Conv2d(hidden, out_channels, 1, bias=False)
-            self.branches[f"k{kernel}"] = nn.Sequential(layers)
+            self.branches[f"k{kernel}"] = AtomicBranch(layers)
         self.norm = nn.BatchNorm2d(out_channels, BN_EPSILON, BN_MOMENTUM)
         self.is_residual = stride == 1 and in_channels == out_channels
 
@@ -127,6 +128,22 @@ class AtomicBlock(nn.Module):
             first = first + other
         y = self.norm(first)
         return x + y if self.is_residual else y
+
+
+class AtomicBranch(nn.Sequential):
+    """The atoms of one kernel size: `expand` (where there is one), `depthwise` and `project`, in turn.
+
+    In training the rectified maps are computed again for the backward pass instead of kept.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        layer = self.get_submodule
+        if "expand" in self._modules:
+            y = norm_act_conv(layer("expand.bn"), layer("expand.act"), layer("depthwise.conv"), layer("expand.conv")(x))
+        else:
+            y = layer("depthwise.conv")(x)
+        return norm_act_conv(layer("depthwise.bn"), layer("depthwise.act"), layer("project"), y)
 
 
 class FusedAtomicBlock(nn.Module):
