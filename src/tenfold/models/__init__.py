@@ -12,6 +12,7 @@ from tenfold.models import (  # noqa: F401 - importing a family registers its mo
     resnet,
     resnet_cifar,
     with_lightnl,
+    with_reattention,
 )
 from tenfold.models.architecture import Architecture, build
 from tenfold.models.atomnas_names import load_official_atomnas, official_atomnas_names
@@ -22,6 +23,7 @@ from tenfold.models.deepvit import load_official_deepvit
 from tenfold.models.entry import ModelFacts
 from tenfold.models.registry import facts, list_models, register
 from tenfold.models.weights import load_by_position, official_mobilenet_v2_name, read_checkpoint
+from tenfold.models.with_reattention import reattention
 
 __all__ = [
     "Architecture",
@@ -40,5 +42,6 @@ __all__ = [
     "official_mobilenet_v2_name",
     "read_checkpoint",
     "read_official_blocks",
+    "reattention",
     "register",
 ]
