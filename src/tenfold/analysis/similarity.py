@@ -186,7 +186,7 @@ def check_same_shape(tensors: Sequence[Tensor], what: str) -> None:
     if len(tensors) < 2 or len(shapes) > 1:
         raise ShapeError(
             f"{what} of {len(tensors)} blocks with the shapes {sorted(shapes)} cannot be compared; needed are two "
-            "blocks or more with the same tokens and heads. Networks that drop tokens on their way have no such measure."
+            "blocks or more with the same tokens and heads. Networks that drop tokens on their way have none."
         )
 
 

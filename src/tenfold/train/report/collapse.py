@@ -61,7 +61,7 @@ def render_collapse_page(name: str, found: Mapping[str, Any]) -> str:
     heads = _chart("cosine between heads of a block", {"raw": raw["heads"], "centred": centred["heads"]})
     entropy = _chart("entropy of softmax maps", {"": found["entropy"]})
     features = _chart(
-        "cosine of tokens", {"to last block": found["features_to_last"], "to next block": found["features_to_next"]}
+        "cosine of tokens", {"to last": found["features_to_last"], "to next": found["features_to_next"]}
     )
     tokens = _chart("cosine between tokens of an image", {"": found["between_tokens"]})
     body = tag(
@@ -72,14 +72,20 @@ def render_collapse_page(name: str, found: Mapping[str, Any]) -> str:
             tag("h1", name),
             tag("p", facts, class_="quiet"),
         ),
-        section("How alike the attention maps of blocks are", *matrices),
+        section("How alike the attention maps of blocks are", tag("div", *matrices, class_="charts")),
         section(
             "Over the depth of the network",
-            figure("Maps similar to those of the next block", ratio, f"cosine above {threshold:g}, by {found['axis']}"),
-            figure("Heads of one block", heads, "low: the heads look at different things"),
-            figure("Entropy of the maps", entropy, "1: uniform maps, which are alike whatever the block"),
-            figure("Features", features, "1: the block changes nothing any more"),
-            figure("Tokens of one image", tokens, "1: over-smoothed, all tokens are the same"),
+            tag(
+                "div",
+                figure(
+                    "Maps similar to those of the next block", ratio, f"cosine above {threshold:g}, by {found['axis']}"
+                ),
+                figure("Heads of one block", heads, "low: the heads look at different things"),
+                figure("Entropy of the maps", entropy, "1: uniform maps, which are alike whatever the block"),
+                figure("Features", features, "1: the block changes nothing any more"),
+                figure("Tokens of one image", tokens, "1: over-smoothed, all tokens are the same"),
+                class_="charts",
+            ),
         ),
     )
     return page(f"{name} · collapse · Tenfold", body)
