@@ -60,9 +60,7 @@ def render_collapse_page(name: str, found: Mapping[str, Any]) -> str:
     )
     heads = _chart("cosine between heads of a block", {"raw": raw["heads"], "centred": centred["heads"]})
     entropy = _chart("entropy of softmax maps", {"": found["entropy"]})
-    features = _chart(
-        "cosine of tokens", {"to last": found["features_to_last"], "to next": found["features_to_next"]}
-    )
+    features = _chart("cosine of tokens", {"to last": found["features_to_last"], "to next": found["features_to_next"]})
     tokens = _chart("cosine between tokens of an image", {"": found["between_tokens"]})
     body = tag(
         "main",
