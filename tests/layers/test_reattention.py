@@ -103,6 +103,24 @@ def _openly(module):
     return twin
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_formula_written_out_gives_the_same(training):
+    torch.manual_seed(3)
+    module = _random(gain=0.3).train(training)
+    mixing, norm = module.reatten_matrix, module.var_norm
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    x = torch.randn(2, 6, 12, dtype=torch.float64)
+    q, k, v = module.qkv(x).view(2, 6, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    maps = torch.softmax(torch.einsum("bhid,bhjd->bhij", q, k) / 2, dim=3)
+    mixed = torch.einsum("hg,bgij->bhij", mixing.weight[:, :, 0, 0], maps) + mixing.bias.view(1, 3, 1, 1)
+    if training:
+        mean, variance = mixed.mean((0, 2, 3)), mixed.var((0, 2, 3), correction=0)
+    shaped = [one.view(1, 3, 1, 1) for one in (mean, variance, norm.weight, norm.bias)]
+    normalised = (mixed - shaped[0]) / (shaped[1] + 1e-5).sqrt() * shaped[2] + shaped[3]
+    gathered = torch.einsum("bhij,bhjd->bihd", 0.3 * normalised, v).reshape(2, 6, 12)
+    torch.testing.assert_close(module(x), module.proj(gathered), atol=1e-9, rtol=1e-9)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     batch=st.integers(1, 5),
@@ -209,8 +227,10 @@ def test_under_autocast_maps_are_normalised_in_float32():
     module.observer = lambda _, after: seen.append(after.dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = module(torch.randn(2, 4, 12))
+        module.observer = None
+        fast = module(torch.randn(2, 4, 12))
     assert seen == [torch.float32]
-    assert out.dtype == torch.bfloat16
+    assert out.dtype == fast.dtype == torch.bfloat16
 
 
 def test_a_compiled_network_gets_the_open_way():
