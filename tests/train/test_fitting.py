@@ -264,18 +264,6 @@ def test_passes_of_several_methods_combine():
 # Interruption and resumption.
 
 
-@pytest.fixture(autouse=True)
-def _a_signal_too_many_is_a_failure():
-    """SIGTERM by default ends the process without a word, and with it the results of all tests in it."""
-
-    def fail(_number, _frame):
-        raise AssertionError("a SIGTERM came when nobody waited for it")
-
-    inherited = signal.signal(signal.SIGTERM, fail)
-    yield
-    signal.signal(signal.SIGTERM, inherited)
-
-
 @pytest.mark.parametrize("step", [1, 4, 6, 8], ids=["first", "epoch's last", "middle", "very last"])
 def test_an_interrupted_run_saves_and_ends_bit_identical_when_resumed(tmp_path, step):
     """8 steps in two epochs; SAT at 4 bits, dropout, weight average, mixup: everything that has a state."""
