@@ -53,6 +53,8 @@ def test_any_decision_costs_exactly_what_the_found_network_costs(squeeze, seed):
     opened = {name: bool(torch.rand((), generator=generator) < 0.6) for name in search.names}
     _set_margins(search, opened)
     expected = int(search.macs({name: int(value) for name, value in opened.items()}))
+    chosen, by_site = search.chosen(opened), search.macs_by_site(opened)
+    assert sum(search.macs_by_site({}).values()) - sum(by_site.values()) == search.macs({}) - expected
     x = torch.randn(3, 1, 8, 8, generator=generator)
     with torch.no_grad():
         cut_channels(network, search.description(opened))
@@ -65,11 +67,33 @@ def test_any_decision_costs_exactly_what_the_found_network_costs(squeeze, seed):
     make_plain(network)
     with torch.no_grad():
         torch.testing.assert_close(network(x), settled)
+    for name, *_ in network.blocks:
+        block = network.get_submodule(name)
+        light = getattr(block, "attention", None)
+        if name != "stage0.0":  # which has nothing to search but LightNL
+            assert (name in chosen) == hasattr(block, "depthwise") == (by_site[name] > 0)
+        if name in chosen:
+            hidden = block.depthwise[f"k{chosen[name]['kernel']}"].conv.out_channels
+            assert hidden == chosen[name]["expansion"] * block.expand.conv.in_channels
+        expected_light = {"ratio": light.ratio, "stride": light.stride} if isinstance(light, LightNonLocal) else None
+        assert chosen.get(f"{name}.attention") == expected_light
     found = build(network.found_architecture())
     assert profile(found, (1, 8, 8)).macs == expected
     found.load_state_dict(network.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(found.eval()(x), settled)
+
+
+def test_sites_are_listed_in_the_order_of_execution():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first, self.unused = (SearchableNonLocal(8) for _ in range(3))
+
+        def forward(self, x):
+            return self.last(self.first(x))
+
+    assert [site.name for site in find_sites(Backwards(), torch.randn(2, 8, 4, 4))] == ["first", "last"]
 
 
 def test_without_strides_a_decision_changes_no_answer():
@@ -197,6 +221,15 @@ def test_a_training_keeps_its_budget_and_leaves_a_plain_network(tmp_path, averag
     assert profile(fresh, (1, 8, 8)).macs == found["macs"]["after"]
     assert [row["step"] for row in found["trajectory"]] == [4, 8, 12]
     assert sum(len(site["choices"]) for site in found["sites"]) == len(_search(_supernet()).names)
+    before, after = (sum(site["macs"][when] for site in found["sites"]) for when in ("before", "after"))
+    assert before - after == found["macs"]["before"] - found["macs"]["after"]
+    assert any(site["chosen"] is None for site in found["sites"])
+    assert all(
+        value in site["candidates"][name]
+        for site in found["sites"]
+        if site["chosen"] is not None
+        for name, value in site["chosen"].items()
+    )
 
 
 @pytest.mark.slow  # two trainings, one of them until every gate has closed
