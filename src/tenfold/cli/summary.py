@@ -74,21 +74,21 @@ def _atoms_left(report: Mapping[str, Any]) -> Text | None:
     """How many atoms AtomNAS left of each kernel size, and what it used of its budget."""
     from rich.text import Text
 
-    from tenfold.train.report import found_atoms, numbers
+    from tenfold.train.report import facts, found_atoms, numbers
 
     outcome = found_atoms.shrunk(report)
     if outcome is None:
         return None
     before, after = outcome.before, outcome.after
     words = [f"{after.total()} of {before.total()} atoms left"]
-    words.append(", ".join(f"{found_atoms.side(kernel)} {after[kernel]}" for kernel in outcome.kernels))
+    words.append(", ".join(f"{numbers.side(kernel)} {after[kernel]}" for kernel in outcome.kernels))
     vanished = sum(block.has_vanished for block in outcome.blocks)
     if vanished:
         words.append(f"{vanished} of {len(outcome.blocks)} blocks vanished")
     for quantity, limit in outcome.limits.items():
         used = outcome.used[quantity]
         share = f", {numbers.percent(used, 2)} used" if math.isfinite(used) else ""
-        words.append(f"{found_atoms.LABELS[quantity]} at most {numbers.spelling(quantity)(limit)}{share}")
+        words.append(f"{facts.LABELS[quantity]} at most {numbers.spelling(quantity)(limit)}{share}")
     return Text.assemble(("atomnas: ", "bold"), "; ".join(words))
 
 
