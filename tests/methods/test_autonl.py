@@ -219,7 +219,11 @@ def test_a_training_keeps_its_budget_and_leaves_a_plain_network(tmp_path, averag
         assert torch.equal(load(result.artifact)(x), result.network(x))
     fresh = build(Architecture.from_dict(found["architecture"]))  # to train from scratch, as the paper does
     assert profile(fresh, (1, 8, 8)).macs == found["macs"]["after"]
-    assert [row["step"] for row in found["trajectory"]] == [4, 8, 12]
+    steps = [row["step"] for row in found["trajectory"]]
+    assert steps == ([4, 8, 12, 12] if share == 1 else [4, 6, 6, 8, 12])  # the decision: just before and just after
+    before, after = (row for row in found["trajectory"] if row["step"] == share * 12)
+    assert before["macs"] > 600e3 >= after["macs"] == found["macs"]["after"]
+    assert set(before["margins"]) == set(_search(_supernet()).names)
     assert sum(len(site["choices"]) for site in found["sites"]) == len(_search(_supernet()).names)
     before, after = (sum(site["macs"][when] for site in found["sites"]) for when in ("before", "after"))
     assert before - after == found["macs"]["before"] - found["macs"]["after"]

@@ -179,6 +179,7 @@ class AutoNL(Method):
     def step_end(self, run: Any) -> None:
         """Set the strength of the cost; at the end of the search, become what was found."""
         self._step, self._network = run.step, run.network
+        decides = False
         if self._found is None:
             if run.world.size > 1:  # all processes judge by the same norms; so the first one's state is everyone's
                 self._search.share()
@@ -186,9 +187,11 @@ class AutoNL(Method):
             is_warm = run.step >= self.warmup_share * length
             self._strength = self._full_strength(run) if is_warm else 0.0
             self._drop_gates(run.network, not is_warm)
-            if run.step >= round(length):
+            decides = run.step >= round(length)
+            if decides:
+                self._record()  # what the norms alone say, before the limit has its way
                 self._become(run)
-        if run.step % run.steps_per_epoch == 0:
+        if decides or run.step % run.steps_per_epoch == 0:
             self._record()
 
     def _full_strength(self, run: Any) -> float:
