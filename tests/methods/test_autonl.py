@@ -21,6 +21,7 @@ from tenfold.methods.choices import ChoiceSearch, find_sites
 from tenfold.models import Architecture, build
 from tenfold.quant import cut_channels, quantized_layers
 from tenfold.train.interrupts import Interrupted
+from tenfold.train.report.found_choices import decided
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 from toy_training import ToyTask, assert_same_end, toy_config
@@ -228,6 +229,9 @@ def test_a_training_keeps_its_budget_and_leaves_a_plain_network(tmp_path, averag
     before, after = (sum(site["macs"][when] for site in found["sites"]) for when in ("before", "after"))
     assert before - after == found["macs"]["before"] - found["macs"]["after"]
     assert any(site["chosen"] is None for site in found["sites"])
+    drawn = decided(result.report)
+    assert drawn.placed == sum(isinstance(module, LightNonLocal) for module in result.network.modules())
+    assert [place.name for place in drawn.places] == [name for name, *_ in result.network.blocks]
     assert all(
         value in site["candidates"][name]
         for site in found["sites"]

@@ -136,7 +136,9 @@ def _network(outcome: Shrunk) -> Html:
         share,
         mix if len(outcome.kernels) > 1 else None,
         shares_row(f"Share of {facts.LABELS[outcome.quantity]}", [block.cost for block in blocks], names),
-        marks_row("Residual", [block.is_residual for block in blocks], "skip") if _has_residuals(outcome) else None,
+        marks_row("Residual", ["skip" if block.is_residual else "" for block in blocks])
+        if _has_residuals(outcome)
+        else None,
         count=len(blocks),
         title="Block",
     )
