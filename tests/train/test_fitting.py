@@ -22,6 +22,7 @@ from tenfold.export.artifact import read_artifact
 from tenfold.methods import SAT, Method, Pass
 from tenfold.train import Interrupted, TrainConfig, evaluate, fit, load
 from tenfold.train.checkpoints import read_checkpoint
+from tenfold.train.display import Display
 from train.toy_training import ToyTask, assert_same_end, toy_config, toy_network
 
 
@@ -200,6 +201,19 @@ def test_tensorboard_events_are_written(tmp_path):
 
 
 # Passes and penalties.
+
+
+def test_what_methods_show_is_renewed_between_epochs(tmp_path, monkeypatch):
+    class Counting(AtStep):
+        name = "counting"
+
+        def status(self):
+            return {"seen": str(self.seen)}
+
+    shown = {}
+    monkeypatch.setattr(Display, "step", lambda _, *, step, status, **others: shown.update({step: status}))
+    run_fit(tmp_path / "run", [Counting()], config={"epochs": 1, "log_steps": 2})
+    assert shown == {1: None, 2: {"seen": "2"}, 3: None, 4: {"seen": "4"}}
 
 
 @dataclass(kw_only=True)

@@ -11,6 +11,7 @@ from tenfold.files import write_text
 from tenfold.train.report import facts, sections
 from tenfold.train.report.atoms import atoms_left
 from tenfold.train.report.bits import learned_bits
+from tenfold.train.report.choices import choices_made
 from tenfold.train.report.markup import Html, join, tag
 from tenfold.train.report.widths import widths
 
@@ -29,7 +30,8 @@ def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
             "predicted_bytes", "worst_steps", "top1_agreement", "top1") and "bench" (rows with "file", "engine",
             "median_ms", "spread_ms"), "settings" (AdaBits: a row for each bit-width with "name", "metrics", "cost") and
             "found" (by method; FracBits: "limits", "used", "offset", "layers", "trajectory"; AtomNAS: "quantity",
-            "limits", "cost", "blocks", "trajectory"). What is missing is left out of the page.
+            "limits", "cost", "blocks", "trajectory"; AutoNL: "limit", "macs", "sites", "trajectory"). What is missing
+            is left out of the page.
         path: the file to write, such as `RUN/report.html`.
 
     Returns:
@@ -52,6 +54,7 @@ def render_report(report: Mapping[str, Any]) -> str:
         widths(report),
         sections.cost(report),
         sections.curves(report),
+        choices_made(report),
         atoms_left(report),
         learned_bits(report),
         sections.layers(report),
