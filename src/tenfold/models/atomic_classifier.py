@@ -68,6 +68,7 @@ def atomic_classifier(
     dropout: float,
     num_classes: int,
     in_channels: int,
+    official_start: bool = True,
 ) -> AtomicClassifier:
     """Build a network from its table of atoms.
 
@@ -82,6 +83,8 @@ def atomic_classifier(
         dropout: before the classifier.
         num_classes: outputs.
         in_channels: of the images.
+        official_start: draw fresh weights as the authors do, which suits their RMSprop and 1000 classes. PyTorch's own
+            are smaller before batch norms, so SGD turns them faster.
 
     Raises:
         UsageError: if a block that changes the shape has no atoms.
@@ -109,7 +112,8 @@ def atomic_classifier(
     stages["tail"] = conv_norm_act(width, tail, activation)
     finest_first[scale] = FeatureInfo("tail", tail, scale)
     network = AtomicClassifier(stages, list(finest_first.values()), num_classes, pool=GlobalPool(), dropout=dropout)
-    initialise_mnas(network)
+    if official_start:
+        initialise_mnas(network)
     network.blocks = [(name, channels, step) for name, (channels, step, *_) in zip(names, blocks, strict=True)]
     network.shape = {"stem": stem, "first": first, "tail": tail, "stride": stride}
     return network
