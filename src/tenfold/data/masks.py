@@ -98,6 +98,7 @@ def open_masked_images(
     labels: str | Sequence[str] | None = None,
     eval_fraction: float | None = None,
     split_seed: int = 0,
+    eval_part: str | None = None,
 ) -> MaskedImages:
     """Open images with masks by path or name.
 
@@ -108,6 +109,7 @@ def open_masked_images(
         eval_fraction: part kept for evaluation where the data has no split of its own, 0 up to below 1; 0 evaluates on
             the training images. Default: 0.2.
         split_seed: another seed gives another split.
+        eval_part: the folder beside train/ to judge by; default: the first there is of val, validation, test.
 
     Raises:
         UsageError: if there is no `data`, or the fraction is not allowed.
@@ -120,7 +122,10 @@ def open_masked_images(
     if eval_fraction is not None and not 0 <= eval_fraction < 1:
         raise UsageError(f"eval_fraction is {eval_fraction}; allowed is 0 up to below 1.")
     folder, held_out = find_folder(data), True
-    part = next((folder / name for name in EVALUATION if (folder / name).is_dir()), None)
+    if eval_part is not None and not (folder / eval_part).is_dir():
+        raise MissingDataError(f"{folder} has no part {eval_part!r} to evaluate on; leave eval_part out.")
+    parts = EVALUATION if eval_part is None else (eval_part,)
+    part = next((folder / name for name in parts if (folder / name).is_dir()), None)
     if all((folder / tree).is_dir() for tree in _CITYSCAPES):
         known = find_labels(folder, labels or "cityscapes")
         train, evaluation = (_cityscapes_pairs(folder, name) for name in ("train", "val"))
