@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from tenfold.errors import DataError, MissingDataError, UnknownNameError
 
 IGNORE = 255
 """In targets, a pixel that counts neither in the loss nor in the metrics; no class has this number."""
+IOU_PREFIX = "iou_"
+"""Begins the name of the metric of one class."""
 VOID_NAMES = frozenset({"void", "unlabelled", "unlabeled", "ignore"})
 """In a labels.txt, lines of these names are values that are ignored."""
 
@@ -36,6 +39,22 @@ class LabelSet:
     colours: tuple[Colour, ...]
     values: tuple[int, ...]
     void: tuple[int, ...] = (IGNORE,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the description of a task says of its classes, JSON values."""
+        return {
+            "labels": list(self.names),
+            "colours": [list(colour) for colour in self.colours],
+            "label_values": list(self.values),
+            "void_values": list(self.void),
+        }
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> LabelSet:
+        """Rebuild from the description of a task."""
+        red_green_blue = ((int(r), int(g), int(b)) for r, g, b in described["colours"])
+        values = tuple(described["label_values"]), tuple(described["void_values"])
+        return cls(tuple(described["labels"]), tuple(red_green_blue), *values)
 
     def lookup_table(self) -> NDArray[np.uint8]:
         """Class of each mask value, uint8 (256,): IGNORE for void; see `known` for what is no label at all."""
@@ -87,13 +106,16 @@ def named_labels(names: Sequence[str]) -> LabelSet:
     return _from_lines([(name, None) for name in names], "labels")
 
 
-def find_labels(folder: Path, labels: str | Sequence[str] | None = None) -> LabelSet:
+def find_labels(
+    folder: Path, labels: str | Sequence[str] | None = None, fallback: LabelSet | None = None
+) -> LabelSet:
     """The classes of the masks in a folder.
 
     Args:
         folder: the data's.
         labels: a name of LABEL_SETS, or the names of the classes; None reads the folder's labels.txt, or takes the
             set that has the folder's name.
+        fallback: the classes if the folder says nothing.
 
     Raises:
         UnknownNameError: if there is no such set.
@@ -110,6 +132,8 @@ def find_labels(folder: Path, labels: str | Sequence[str] | None = None) -> Labe
         return read_labels_file(folder / LABELS_FILE)
     if folder.resolve().name.lower() in LABEL_SETS:
         return LABEL_SETS[folder.resolve().name.lower()]
+    if fallback is not None:
+        return fallback
     raise MissingDataError(
         f"the names of the classes in {folder} are not known. Write them into {folder / LABELS_FILE}, one a line in the "
         f"order of the masks' values from 0 ('void' for a value to ignore), or name a set ({', '.join(LABEL_SETS)}): "

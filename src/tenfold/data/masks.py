@@ -5,9 +5,10 @@ A mask is a picture of one channel whose pixel values are classes. Nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ class MaskedImages:
         train: pairs to learn from.
         evaluation: pairs to judge by.
         held_out: whether `evaluation` shares no pair with `train`.
+        part: the folder that `evaluation` comes from, where the data has a split of its own.
     """
 
     name: str
@@ -55,6 +57,7 @@ class MaskedImages:
     train: Sequence[Pair]
     evaluation: Sequence[Pair]
     held_out: bool = True
+    part: str | None = None
 
     def read(self, pair: Pair, channels: int = 3) -> tuple[Image.Image, NDArray[np.uint8]]:
         """The upright image in mode RGB or L, and the class of each pixel, uint8 (H, W), IGNORE where there is none.
@@ -99,6 +102,7 @@ def open_masked_images(
     eval_fraction: float | None = None,
     split_seed: int = 0,
     eval_part: str | None = None,
+    fallback: LabelSet | None = None,
 ) -> MaskedImages:
     """Open images with masks by path or name.
 
@@ -109,6 +113,7 @@ def open_masked_images(
         eval_fraction: part kept for evaluation where the data has no split of its own, 0 up to below 1; 0 evaluates on
             the training images. Default: 0.2.
         split_seed: another seed gives another split.
+        fallback: the classes where the folder does not name them.
         eval_part: the folder beside train/ to judge by; default: the first there is of val, validation, test.
 
     Raises:
@@ -121,24 +126,36 @@ def open_masked_images(
         raise UsageError(f"segmentation needs data: --data FOLDER, laid out as {SEGMENTATION_LAYOUTS}.")
     if eval_fraction is not None and not 0 <= eval_fraction < 1:
         raise UsageError(f"eval_fraction is {eval_fraction}; allowed is 0 up to below 1.")
-    folder, held_out = find_folder(data), True
+    folder, held_out, used = find_folder(data), True, None
     if eval_part is not None and not (folder / eval_part).is_dir():
         raise MissingDataError(f"{folder} has no part {eval_part!r} to evaluate on; leave eval_part out.")
     parts = EVALUATION if eval_part is None else (eval_part,)
     part = next((folder / name for name in parts if (folder / name).is_dir()), None)
     if all((folder / tree).is_dir() for tree in _CITYSCAPES):
         known = find_labels(folder, labels or "cityscapes")
-        train, evaluation = (_cityscapes_pairs(folder, name) for name in ("train", "val"))
+        train, evaluation, used = _cityscapes_pairs(folder, "train"), _cityscapes_pairs(folder, "val"), "val"
     elif (folder / "train" / "images").is_dir() and part is not None:
-        known = find_labels(folder, labels)
-        train, evaluation = _folder_pairs(folder / "train"), _folder_pairs(part)
+        known = find_labels(folder, labels, fallback)
+        train, evaluation, used = _folder_pairs(folder / "train"), _folder_pairs(part), part.name
     elif (folder / "images").is_dir():
-        known, pairs = find_labels(folder, labels), _folder_pairs(folder)
+        known, pairs = find_labels(folder, labels, fallback), _folder_pairs(folder)
         fraction = 0.2 if eval_fraction is None else eval_fraction
         train, evaluation, held_out = *_split(pairs, fraction, split_seed), fraction > 0
     else:
         raise MissingDataError(f"{folder} holds no images with masks. Expected is one of: {SEGMENTATION_LAYOUTS}.")
-    return MaskedImages(name=folder.name, labels=known, train=train, evaluation=evaluation, held_out=held_out)
+    return MaskedImages(name=folder.name, labels=known, train=train, evaluation=evaluation, held_out=held_out, part=used)
+
+
+def reopen_masked_images(described: Mapping[str, Any], data: str | Path | None) -> MaskedImages:
+    """The images that a network is judged by again, from the description of its task.
+
+    Raises:
+        DataError: as `open_masked_images` raises.
+    """
+    labels = LabelSet.from_dict(described)
+    part = described.get("data", {}).get("part")
+    has_part = data is not None and part is not None and (find_folder(data) / part).is_dir()
+    return open_masked_images(data, fallback=labels, eval_part=part if has_part else None)
 
 
 def _folder_pairs(folder: Path) -> list[Pair]:

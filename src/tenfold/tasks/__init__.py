@@ -1,7 +1,7 @@
 """Tasks: data, loss and metrics of what a network is for."""
 
 from tenfold.tasks.classification import Classification, classify
-from tenfold.tasks.registry import create, list_tasks, register
+from tenfold.tasks.registry import create, list_tasks, register, reopen
 from tenfold.tasks.segmentation import Segmentation, segment
 from tenfold.tasks.task import Picture, Task
 
@@ -14,5 +14,6 @@ __all__ = [
     "create",
     "list_tasks",
     "register",
+    "reopen",
     "segment",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tenfold.data import Augmentation, Dataset, Draws, Preprocess, open_dataset, prefetch, stratified_order
 from tenfold.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_side
@@ -24,7 +24,7 @@ from tenfold.tasks.epochs import (
     training_rows,
 )
 from tenfold.tasks.registry import register
-from tenfold.tasks.task import Picture
+from tenfold.tasks.task import Task
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -35,7 +35,7 @@ _FILE_SIZE = 224
 _CROP_FRACTION = 224 / 256  # of the short side, as in the usual ImageNet evaluation
 
 
-class Classification:
+class Classification(Task):
     """Learn the label of an image; judged by the share of images whose label is right.
 
     Args:
@@ -51,7 +51,6 @@ class Classification:
 
     name = "classify"
     main_metric = "top1"
-    per_pixel = False
 
     def __init__(
         self, dataset: Dataset, preprocess: Preprocess, augmentation: Augmentation, *, subset: int | None = None
@@ -154,11 +153,6 @@ class Classification:
 
         return prefetch(make, batches, workers)
 
-    def infer(self, network: nn.Module, inputs: Tensor) -> Tensor:
-        """Logits (B, K) of prepared images (B, C, H, W)."""
-        logits: Tensor = network(inputs)
-        return logits
-
     def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy, averaged over the batch.
 
@@ -208,15 +202,16 @@ class Classification:
             },
         }
 
-    def illustrate(self, network: nn.Module) -> Sequence[Picture]:
-        """Nothing: a label needs no picture."""
-        return ()
-
     def _tensors(self, pixels: NDArray[np.uint8], targets: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self.preprocess.normalize(pixels)), torch.from_numpy(targets)
 
 
-@register("classify")
+def _reopen(described: Mapping[str, Any], data: str | Path | None) -> Classification:
+    prepared = dict(described["preprocess"])
+    return classify(data=data, image_size=prepared.pop("size"), **prepared, augment="none")
+
+
+@register("classify", reopen=_reopen)
 def classify(
     *,
     data: str | Path | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tenfold.data import Draws, MaskedImages, WholeImage, open_masked_images, prefetch
 from tenfold.data.dense import overlay, side_by_side
 from tenfold.data.label_sets import IGNORE
-from tenfold.data.masks import Pair
+from tenfold.data.masks import Pair, reopen_masked_images
 from tenfold.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_side
 from tenfold.errors import DataError, ShapeError, UsageError
 from tenfold.tasks.epochs import (
@@ -30,7 +30,7 @@ from tenfold.tasks.epochs import (
 from tenfold.tasks.pixel_scores import at_size, windowed_scores
 from tenfold.tasks.registry import register
 from tenfold.tasks.scale_crop import ScaleCrop
-from tenfold.tasks.task import Picture
+from tenfold.tasks.task import Picture, Task
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _ILLUSTRATIONS = 4
 
 
-class Segmentation:
+class Segmentation(Task):
     """Learn the class of every pixel; judged by the mean intersection over union at the masks' own size.
 
     Args:
@@ -230,8 +230,7 @@ class Segmentation:
         """A JSON object: task, labels, colours, preprocess, num_outputs; and what the numbers were measured on."""
         return {
             "task": self.name,
-            "labels": list(self.dataset.labels.names),
-            "colours": [list(colour) for colour in self.dataset.labels.colours],
+            **self.dataset.labels.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "num_outputs": self.num_classes,
             "data": {
@@ -239,6 +238,7 @@ class Segmentation:
                 "train_images": self.train_size,
                 "eval_images": self.eval_size,
                 "held_out": self.dataset.held_out,
+                "part": self.dataset.part,
             },
         }
 
@@ -264,7 +264,13 @@ class Segmentation:
             yield batch
 
 
-@register("segment")
+def _reopen(described: Mapping[str, Any], data: str | Path | None) -> Segmentation:
+    preprocess = WholeImage.from_dict(described["preprocess"])
+    dataset = reopen_masked_images(described, data)
+    return Segmentation(dataset, preprocess, ScaleCrop(height=preprocess.height, width=preprocess.width))
+
+
+@register("segment", reopen=_reopen)
 def segment(
     *,
     data: str | Path | None = None,

@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from tenfold.data.label_sets import IGNORE
+from tenfold.data.label_sets import IGNORE, IOU_PREFIX
 from tenfold.tasks.pixel_scores import at_size
-
-IOU_PREFIX = "iou_"
-"""Begins the name of the metric of one class."""
-
 
 class IntersectionOverUnion(MulticlassJaccardIndex):
     """Intersection over union from the confusion matrix of all pixels of all images, ignored ones left out.
