@@ -7,11 +7,11 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from tenfold.tasks import Task
 from tenfold import fit
 from tenfold.layers.lightnl import LightNonLocal
 from tenfold.methods import AutoNL
 from tenfold.quant import measure_norms
+from tenfold.tasks import Task
 from tenfold.train import TrainConfig
 
 SIDE, PATCH = 16, 4

@@ -53,7 +53,8 @@ def fit(
 
     Args:
         model: a name that `tenfold models` knows, also timm:NAME and torchvision:NAME.
-        data: a folder of images (for segment with masks: images/ and masks/), torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits.
+        data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits. For
+            segment a folder with images/ and masks/, or with train/ and val/ that have them.
         task: what the network is for: classify, or segment, where a classifier gets a head; default: classify.
         head: for segment: lraspp (light; the default) or multires (all feature maps, as HRNet does).
         method: what happens while it trains: sat, qat, adabits, fracbits, atomnas, autonl; may be repeated, and

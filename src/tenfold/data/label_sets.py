@@ -106,9 +106,7 @@ def named_labels(names: Sequence[str]) -> LabelSet:
     return _from_lines([(name, None) for name in names], "labels")
 
 
-def find_labels(
-    folder: Path, labels: str | Sequence[str] | None = None, fallback: LabelSet | None = None
-) -> LabelSet:
+def find_labels(folder: Path, labels: str | Sequence[str] | None = None, fallback: LabelSet | None = None) -> LabelSet:
     """The classes of the masks in a folder.
 
     Args:
@@ -135,14 +133,14 @@ def find_labels(
     if fallback is not None:
         return fallback
     raise MissingDataError(
-        f"the names of the classes in {folder} are not known. Write them into {folder / LABELS_FILE}, one a line in the "
-        f"order of the masks' values from 0 ('void' for a value to ignore), or name a set ({', '.join(LABEL_SETS)}): "
+        f"the names of the classes in {folder} are not known. Write them into {folder / LABELS_FILE}, one a line in "
+        f"the order of the masks' values from 0 ('void' for a value to ignore), or name a set ({', '.join(LABEL_SETS)}): "
         "--set task.labels=camvid."
     )
 
 
 def read_labels_file(path: Path) -> LabelSet:
-    """Read a labels.txt: a class a line, in the order of the masks' values, with a colour such as `road #804080` or none.
+    """Read a labels.txt: a class a line, in the order of the masks' values, with a colour (`road #804080`) or none.
 
     Raises:
         DataError: if it is no such text.
@@ -164,8 +162,8 @@ def _from_lines(lines: Sequence[tuple[str, Colour | None]], where: str) -> Label
     names = tuple(lines[value][0] for value in kept)
     if not 2 <= len(lines) <= IGNORE or len(names) < 2 or len(set(names)) < len(names):
         raise DataError(
-            f"{where} names the classes {list(names)[:20]}; allowed are 2 to {IGNORE} different names, one for each value "
-            "of the masks from 0."
+            f"{where} names the classes {list(names)[:20]}; allowed are 2 to {IGNORE} different names, one for each "
+            "value of the masks from 0."
         )
     colours = tuple(lines[value][1] or voc_colour(number + 1) for number, value in enumerate(kept))
     void = [value for value in range(len(lines)) if value not in kept]

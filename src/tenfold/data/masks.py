@@ -143,7 +143,9 @@ def open_masked_images(
         train, evaluation, held_out = *_split(pairs, fraction, split_seed), fraction > 0
     else:
         raise MissingDataError(f"{folder} holds no images with masks. Expected is one of: {SEGMENTATION_LAYOUTS}.")
-    return MaskedImages(name=folder.name, labels=known, train=train, evaluation=evaluation, held_out=held_out, part=used)
+    return MaskedImages(
+        name=folder.name, labels=known, train=train, evaluation=evaluation, held_out=held_out, part=used
+    )
 
 
 def reopen_masked_images(described: Mapping[str, Any], data: str | Path | None) -> MaskedImages:

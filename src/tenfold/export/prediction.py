@@ -148,7 +148,7 @@ def answers(run: Run, task: Mapping[str, Any], images: Sequence[str | Path], top
         DataError: if an image cannot be read; the message names it.
     """
     preprocess, labels = read_preprocess(task["preprocess"]), task.get("labels") or []
-    predictions = []
+    predictions: list[Prediction] = []
     for image in map(Path, images):
         pixels = load_image(image, preprocess.channels)
         inputs = preprocess.normalize(preprocess.frame(pixels))

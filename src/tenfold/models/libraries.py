@@ -100,11 +100,9 @@ def _timm_features(name: str, in_channels: int, pretrained: bool) -> nn.Module:
     """The backbone alone, which timm knows how to cut out."""
     import timm
 
-    create = functools.partial(
-        timm.create_model, name, features_only=True, in_chans=in_channels, pretrained=pretrained
-    )
+    create = functools.partial(timm.create_model, name, features_only=True, in_chans=in_channels, pretrained=pretrained)
     try:
-        body = _downloaded(create, f"timm:{name}") if pretrained else create()
+        body: Any = _downloaded(create, f"timm:{name}") if pretrained else create()
     except (TypeError, RuntimeError, AttributeError, AssertionError) as error:
         raise UsageError(
             f"timm offers no feature maps of {name!r} ({error}). Choose a convolutional network, such as "

@@ -64,7 +64,7 @@ def segmenter(
     pretrained: bool = False,
 ) -> Segmenter:
     """A class for each pixel: any classifier's feature maps under a light or a multi-resolution head."""
-    backbone = _backbone(network, dict(options), in_channels, pretrained)
+    backbone: Any = _backbone(network, dict(options), in_channels, pretrained)
     chosen: dict[str, Any] = {"channels": head_channels} | ({} if stride is None else {"stride": stride})
     return Segmenter(backbone, HEADS[head](backbone.feature_info, num_classes, **chosen))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tenfold.data import Augmentation, Dataset, Draws, Preprocess, open_dataset, prefetch, stratified_order
 from tenfold.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_side
-from tenfold.errors import DataError, UnknownNameError, UsageError
+from tenfold.errors import DataError, UnknownNameError
 from tenfold.tasks.epochs import (
     Rows,
     batches_per_epoch,

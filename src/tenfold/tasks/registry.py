@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tenfold.errors import UnknownNameError, UsageError
 from tenfold.tasks.task import Task
 
 Factory = Callable[..., Task]
+SomeFactory = TypeVar("SomeFactory", bound=Factory)
 Reopen = Callable[[Mapping[str, Any], str | Path | None], Task]
 """From what `Task.describe` gave and where the data is now to a task for evaluation."""
 
@@ -18,7 +19,7 @@ _FACTORIES: dict[str, Factory] = {}
 _REOPEN: dict[str, Reopen] = {}
 
 
-def register(name: str, *, reopen: Reopen) -> Callable[[Factory], Factory]:
+def register(name: str, *, reopen: Reopen) -> Callable[[SomeFactory], SomeFactory]:
     """Record a function that makes a task under a lower-case name; the function stays an ordinary one.
 
     Args:
@@ -31,7 +32,7 @@ def register(name: str, *, reopen: Reopen) -> Callable[[Factory], Factory]:
     if name != name.lower() or name in _FACTORIES:
         raise UsageError(f"the task name {name!r} is taken or not in lower case; choose another.")
 
-    def record(factory: Factory) -> Factory:
+    def record(factory: SomeFactory) -> SomeFactory:
         _FACTORIES[name], _REOPEN[name] = factory, reopen
         return factory
 

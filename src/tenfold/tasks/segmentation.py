@@ -182,9 +182,7 @@ class Segmentation(Task):
             label_smoothing: share of the target spread over all classes, 0..1.
         """
         scores = at_size(outputs, targets.shape[-2:])
-        total = F.cross_entropy(
-            scores, targets, ignore_index=IGNORE, label_smoothing=label_smoothing, reduction="sum"
-        )
+        total = F.cross_entropy(scores, targets, ignore_index=IGNORE, label_smoothing=label_smoothing, reduction="sum")
         return total / (targets != IGNORE).sum().clamp(min=1)
 
     def metrics(self) -> MetricCollection:

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from tenfold.data.label_sets import IGNORE, IOU_PREFIX
 from tenfold.tasks.pixel_scores import at_size
 
+
 class IntersectionOverUnion(MulticlassJaccardIndex):
     """Intersection over union from the confusion matrix of all pixels of all images, ignored ones left out.
 
@@ -37,7 +38,7 @@ class IntersectionOverUnion(MulticlassJaccardIndex):
         """
         super().update(at_size(outputs, targets.shape[-2:]).argmax(1), targets)
 
-    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+    def compute(self) -> dict[str, Tensor]:
         """The shares by name."""
         each, matrix = super().compute(), self.confmat
         return {
