@@ -134,7 +134,8 @@ def find_labels(folder: Path, labels: str | Sequence[str] | None = None, fallbac
         return fallback
     raise MissingDataError(
         f"the names of the classes in {folder} are not known. Write them into {folder / LABELS_FILE}, one a line in "
-        f"the order of the masks' values from 0 ('void' for a value to ignore), or name a set ({', '.join(LABEL_SETS)}): "
+        f"the order of the masks' values from 0 ('void' for a value to ignore), or name a set "
+        f"({', '.join(LABEL_SETS)}): "
         "--set task.labels=camvid."
     )
 

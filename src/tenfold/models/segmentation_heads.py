@@ -27,7 +27,9 @@ class LightHead(nn.Module):
         channels: inside of the head.
     """
 
-    def __init__(self, features: Sequence[FeatureInfo], num_classes: int, *, stride: int = 8, channels: int = 128):
+    def __init__(
+        self, features: Sequence[FeatureInfo], num_classes: int, *, stride: int = 8, channels: int = 128
+    ) -> None:
         super().__init__()
         finer = features[:-1]
         self._low = next((at for at, info in enumerate(finer) if info.stride >= stride), len(finer) - 1)
@@ -51,7 +53,9 @@ class MultiResolutionHead(nn.Module):
         channels: between the two convolutions.
     """
 
-    def __init__(self, features: Sequence[FeatureInfo], num_classes: int, *, stride: int = 4, channels: int = 128):
+    def __init__(
+        self, features: Sequence[FeatureInfo], num_classes: int, *, stride: int = 4, channels: int = 128
+    ) -> None:
         super().__init__()
         self._first = next((at for at, info in enumerate(features) if info.stride >= stride), len(features) - 1)
         self.mix = conv_bn_relu(sum(info.channels for info in features[self._first :]), channels)

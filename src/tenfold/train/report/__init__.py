@@ -16,8 +16,8 @@ from tenfold.train.report.widths import widths
 
 __all__ = ["render_report", "write_report"]
 
-# No script, no font, no image from elsewhere: the page may be mailed, archived and opened without a network. The policy makes the
-# browser enforce what the tests check.
+# No script, no font, no image from elsewhere: the page may be mailed, archived and opened without a network. The policy
+# makes the browser enforce what the tests check.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
