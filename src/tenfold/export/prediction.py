@@ -55,6 +55,10 @@ class PixelPrediction(Prediction):
     classes: NDArray[np.uint8]
     colours: tuple[tuple[int, int, int], ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, without the classes of the pixels."""
+        return {"image": str(self.image), "answers": [{"label": a, "share": s} for a, s in self.answers]}
+
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write NAME_mask.png, whose values are the classes and whose palette their colours, and NAME_overlay.png.
 
@@ -165,7 +169,7 @@ def answers(run: Run, task: Mapping[str, Any], images: Sequence[str | Path], top
 
 
 def _best(shares: NDArray[np.float64], labels: Sequence[str], top: int) -> tuple[tuple[str, float], ...]:
-    best = np.argsort(-shares, kind="stable")[:top]
+    best = [k for k in np.argsort(-shares, kind="stable")[:top] if shares[k] > 0]
     return tuple((labels[k] if k < len(labels) else str(k), float(shares[k])) for k in best)
 
 

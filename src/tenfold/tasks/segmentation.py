@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,10 +156,8 @@ class Segmentation(Task):
             UsageError: if an argument is out of range.
             DataError: as `train_batches`.
         """
-        (mine, *_) = (
-            *evaluation_rows(self.eval_size, batch_size=max(1, self.eval_size), rank=rank, world_size=world_size),
-            np.zeros(0, np.int64),
-        )
+        # Cut into batches below, since only images of one size can stand together.
+        singles = evaluation_rows(self.eval_size, batch_size=1, rank=rank, world_size=world_size)
         check_positive(batch_size=batch_size)
 
         def make(rows: list[int]) -> tuple[Tensor, Tensor]:
@@ -167,7 +166,7 @@ class Segmentation(Task):
             masks = np.stack([mask for _, mask in read]).astype(np.int64)
             return torch.from_numpy(self.preprocess.normalize(pixels)), torch.from_numpy(masks)
 
-        return prefetch(make, self._of_one_size(mine, batch_size), workers)
+        return prefetch(make, self._of_one_size(singles, batch_size), workers)
 
     def infer(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Scores (B, K, h, w) of prepared images: at the stride of the network, or of every pixel from windows."""
@@ -249,9 +248,9 @@ class Segmentation(Task):
             mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
         return pixels, np.array(mask)
 
-    def _of_one_size(self, rows: Rows, batch_size: int) -> Iterator[list[int]]:
+    def _of_one_size(self, singles: Iterator[Rows], batch_size: int) -> Iterator[list[int]]:
         batch: list[int] = []
-        for row in rows.tolist():
+        for (row,) in (one.tolist() for one in singles):
             pair = self.dataset.evaluation[row]
             other = self.dataset.evaluation[batch[0]] if batch else pair
             if len(batch) == batch_size or (pair.width, pair.height) != (other.width, other.height):
@@ -292,8 +291,8 @@ def segment(
     Args:
         data: a folder, or a folder's name inside TENFOLD_DATA: train/ and val/ with images/ and masks/ in each, images/
             and masks/ alone, or Cityscapes' leftImg8bit/ and gtFine/.
-        image_size: what every image is resized to, [height, width], or its short side in pixels; default: the images'
-            own size.
+        image_size: what every image is resized to, [height, width], or the short side in pixels of the shape that most
+            images have; default: the images' own size.
         crop: [height, width] of the training crop; default: the whole image.
         windows: evaluate by overlapping windows of the crop's size over the image at its own size, instead of the whole
             image at once.
@@ -342,7 +341,7 @@ def _frame(dataset: MaskedImages, image_size: int | Sequence[int] | None) -> tup
     """Height and width to which images are resized."""
     if image_size is not None and not isinstance(image_size, int):
         return _sides("image_size", image_size)
-    shapes = {(pair.height, pair.width) for pair in (*dataset.train, *dataset.evaluation)}
+    shapes = Counter((pair.height, pair.width) for pair in (*dataset.train, *dataset.evaluation))
     if image_size is None:
         if len(shapes) > 1:
             raise DataError(
@@ -352,7 +351,7 @@ def _frame(dataset: MaskedImages, image_size: int | Sequence[int] | None) -> tup
             )
         return _sides("image_size", next(iter(shapes)))
     check_side("image_size", image_size)
-    height, width = sorted(shapes)[len(shapes) // 2]
+    ((height, width), _), *_ = shapes.most_common(1)
     return round(height * image_size / min(height, width)), round(width * image_size / min(height, width))
 
 
