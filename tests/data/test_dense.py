@@ -1,5 +1,7 @@
 """Scores of pixels without torch: the same numbers as torch gives, and windows that cover everything."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ def test_windows_cover_a_length_and_overlap_by_a_third(length):
     starts = window_starts(length, 8)
     assert starts[0] == 0
     assert starts[-1] + 8 >= length
-    assert all(0 < later - earlier <= 8 * 2 / 3 + 1 for earlier, later in zip(starts, starts[1:], strict=False))
+    assert all(0 < later - earlier <= 8 * 2 / 3 + 1 for earlier, later in pairwise(starts))
 
 
 def test_windows_of_a_network_that_sees_single_pixels_change_nothing():

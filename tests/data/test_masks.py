@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from masked_images import make_pair, write_pairs, write_segmentation
 from PIL import Image
 
+from masked_images import make_pair, write_pairs, write_segmentation
 from tenfold.data import images, open_masked_images
 from tenfold.data.label_sets import IGNORE, LABEL_SETS, find_labels, named_labels, voc_colour
 from tenfold.data.masks import read_mask
@@ -139,7 +139,7 @@ def test_names_come_from_a_list_a_set_a_file_or_the_folder(tmp_path):
     assert find_labels(tmp_path, ["a", "b"]).names == ("a", "b")
     assert find_labels(tmp_path, "camvid") is LABEL_SETS["camvid"]
     assert find_labels(Path("somewhere/CamVid")) is LABEL_SETS["camvid"]
-    with pytest.raises(UnknownNameError, match="unknown set of labels 'camvd'. Did you mean camvid"):
+    with pytest.raises(UnknownNameError, match=r"unknown set of labels 'camvd'\. Did you mean camvid"):
         find_labels(tmp_path, "camvd")
     with pytest.raises(DataError, match="allowed are 2 to 255 different names"):
         named_labels(["a", "a"])

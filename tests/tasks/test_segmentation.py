@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from masked_images import write_pairs, write_segmentation
 from PIL import Image
 from torch import nn
 
+from masked_images import write_pairs, write_segmentation
 from tenfold import tasks
 from tenfold.data import Draws, WholeImage
 from tenfold.data.label_sets import IGNORE
@@ -181,7 +181,7 @@ def test_the_description_is_json_and_opens_the_task_again(task, squares, tmp_pat
 def test_images_of_several_sizes_are_brought_to_one_but_judged_at_their_own(tmp_path):
     folder = write_segmentation(tmp_path)
     write_pairs(folder / "val", 2, first=200, height=48, width=48)
-    with pytest.raises(DataError, match="2 different sizes, such as 32 x 24 and 48 x 48. Say to what size"):
+    with pytest.raises(DataError, match=r"2 different sizes, such as 32 x 24 and 48 x 48\. Say to what size"):
         tasks.create("segment", data=folder)
     task = tasks.create("segment", data=folder, image_size=[24, 40])
     shapes = [(tuple(x.shape), tuple(y.shape)) for x, y in task.eval_batches(batch_size=4)]
