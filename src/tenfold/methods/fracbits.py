@@ -192,7 +192,7 @@ class FracBits(Method):
 
     def _learn(self, layer: QuantLayer, fact: LayerFacts) -> None:
         """Give a layer bits that are learned, where the rules for the first and the last layer leave a choice."""
-        if not (fact.is_first or (fact.is_last and fact.is_linear)):
+        if not fact.is_edge:
             count = len(layer.weight) if self.weight_bits == "kernel" else 0
             layer.weight_quantizer.policy = self._policy(self.w_range, count)
         if layer.input_quantizer is not None and not self.weight_only:

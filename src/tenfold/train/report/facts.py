@@ -95,9 +95,11 @@ def metric_label(name: str) -> str:
     """A metric's name as people write it.
 
     Example:
-        >>> metric_label("top1"), metric_label("mean_iou")
-        ('Top-1', 'Mean iou')
+        >>> metric_label("top1"), metric_label("miou"), metric_label("pixel_accuracy")
+        ('Top-1', 'Mean IoU', 'Pixel accuracy')
     """
+    if name == "miou":
+        return "Mean IoU"
     if name.startswith("top") and name[3:].isdigit():
         return f"Top-{name[3:]}"
     return name.replace("_", " ").capitalize()
