@@ -31,7 +31,7 @@ def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
             "median_ms", "spread_ms"), "settings" (AdaBits: a row for each bit-width with "name", "metrics", "cost") and
             "found" (by method; FracBits: "limits", "used", "offset", "layers", "trajectory"; AtomNAS: "quantity",
             "limits", "cost", "blocks", "trajectory"; AutoNL: "limit", "macs", "sites", "trajectory"), "pictures" (rows
-            with "file", such as pictures/1.png beside the page, and "caption"). What is missing is left out of the page.
+            with "file", such as pictures/1.png beside the page, and "caption"). What is missing is left out.
         path: the file to write, such as `RUN/report.html`.
 
     Returns:
