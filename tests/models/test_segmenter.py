@@ -89,5 +89,5 @@ def test_what_does_not_fit_is_refused(options, message):
 
 def test_a_network_without_maps_is_refused():
     network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Flatten(), nn.Linear(4 * 128 * 128, 2))
-    with pytest.raises(UsageError, match="Sequential gives feature maps of 1 sizes; .* needs at least two"):
+    with pytest.raises(UsageError, match=r"Sequential gives feature maps of 1 sizes; .* needs at least two"):
         feature_maps(network)
