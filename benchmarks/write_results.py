@@ -239,10 +239,57 @@ def lightnl(record: dict[str, Any]) -> str:
     )
 
 
+def camvid(record: dict[str, Any]) -> str:
+    """Mean IoU, cost, files and time of segmentation networks."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in record["runs"]:
+        found.setdefault(run["name"], []).append(run)
+    rows = [
+        [
+            name,
+            spread([100 * run["metrics"]["miou"] for run in runs]),
+            f"{mean(100 * run['metrics']['pixel_accuracy'] for run in runs):.1f}",
+            f"{runs[0]['cost']['bitops'] / 1e9:.2f}",
+            f"{runs[0]['cost']['bytes'] / 1e3:.0f}",
+        ]
+        for name, runs in found.items()
+    ]
+    times = {(row["name"], row["profile"]): row for row in record["times"]}
+    files = []
+    for name, runs in found.items():
+        for profile, file in runs[0]["files"].items():
+            time = times.get((name, profile))
+            files.append(
+                [
+                    f"{name}, `{profile}`",
+                    f"{100 * file['miou']:.1f}",
+                    f"{file['bytes'] / 1e3:.0f}",
+                    f"{time['median_ms']:.2f}" if time else "-",
+                    f"{time['speedup']:.2f}" if time else "-",
+                ]
+            )
+    labels = [key.removeprefix("iou_") for key in record["runs"][0]["metrics"] if key.startswith("iou_")]
+    each = [
+        [label, *(f"{100 * (runs[0]['metrics'][f'iou_{label}'] or 0):.1f}" for runs in found.values())]
+        for label in labels
+    ]
+    return (
+        f"MobileNetV2 of width {record['width']} under LR-ASPP with {record['head_channels']} channels, 240x180 pixels, "
+        f"from scratch: {record['float_epochs']} epochs in float, then {record['epochs']} for each of the others from "
+        "there. 367 images to train on, 233 of the test part to judge by; not comparable with results at full size.\n\n"
+        + table(["", "mean IoU %", "pixels right, %", "G BitOPs", "kB"], rows)
+        + "\n\nExported files of the first seed in ONNX Runtime, one image, one thread, in turns.\n\n"
+        + table(["", "mean IoU %", "file, kB", "median ms", "x float"], files)
+        + "\n\nIntersection over union of each class, %.\n\n"
+        + table(["", *found], each)
+    )
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("sat_cifar10", "SAT against plain DoReFa + PACT", sat_cifar10),
     ("adabits_cifar10", "AdaBits: one network at several bit-widths", adabits_cifar10),
     ("fracbits_cifar10", "FracBits against uniform bits", fracbits_cifar10),
+    ("camvid", "Segmentation: CamVid in float, 8, 4 and learned bits", camvid),
     ("lightnl", "LightNL against the conventional block, and AutoNL", lightnl),
     ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
     ("qat_step", "One step of quantization-aware training", qat_step),

@@ -66,5 +66,5 @@ def test_widths_teach_each_other_as_much_as_in_a_classification(task, tmp_path):
 
 @pytest.mark.parametrize("option", ["mixup", "cutmix"])
 def test_images_whose_pixels_have_labels_are_not_mixed(task, tmp_path, option):
-    with pytest.raises(UsageError, match=r"the task 'segment' has one for each pixel. Set both to 0"):
+    with pytest.raises(UsageError, match=r"the task 'segment' has one for each pixel\. Set both to 0"):
         train(task, tmp_path / "run", **{option: 0.5})
