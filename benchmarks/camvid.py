@@ -1,8 +1,8 @@
 """A class for each pixel of CamVid: float, 8 bits, 4 bits, and learned bits at the BitOPs of 4 bits.
 
-The claim (arXiv 1912.10207, arXiv 2007.02017, for classifiers): scale-adjusted training keeps at 8 bits, and nearly at 4
-bits, what float has, and learned bits are better than the same bits everywhere at the same BitOPs. Here the methods meet
-another task, unchanged.
+The claim (arXiv 1912.10207, arXiv 2007.02017, for classifiers): scale-adjusted training keeps at 8 bits, and nearly at
+4 bits, what float has, and learned bits are better than the same bits everywhere at the same BitOPs. Here the methods
+meet another task, unchanged.
 
     python benchmarks/camvid.py --data CAMVID_FOLDER        # about 25 minutes on two cores; resumable
 
