@@ -255,8 +255,8 @@ def atomnas_cifar10(record: dict[str, Any]) -> str:
             + table(["", "top-1 %, 10,000 test images", "M multiply-adds", "k params", "seconds"], rows)
         )
     return (
-        f"Images {record['image']}x{record['image']}, {record['subset']} to train on, {record['epochs']} epochs at rate "
-        f"{record['lr']}; a search takes {record['search_share']:.0%} of them.\n\n" + "\n\n".join(parts)
+        f"Images {record['image']}x{record['image']}, {record['subset']} to train on, {record['epochs']} epochs at "
+        f"rate {record['lr']}; a search takes {record['search_share']:.0%} of them.\n\n" + "\n\n".join(parts)
     )
 
 
@@ -272,10 +272,11 @@ def atomnas_fracbits(record: dict[str, Any]) -> str:
         ]
         for kind, runs in by_name(record["runs"], "kind").items()
     ]
+    size = f"{record['image']}x{record['image']}"
     return (
-        f"Images {record['image']}x{record['image']}, {record['subset']} to train on, {record['epochs']} epochs in "
-        f"all at rate {record['lr']}; {record['macs'] / 1e6:.2f} M multiply-adds and {record['bytes'] / 1e3:.0f} kB at most."
-        "\n\n" + table(["", "top-1 %, 10,000 test images", "M multiply-adds", "kB", "seconds"], rows)
+        f"Images {size}, {record['subset']} to train on, {record['epochs']} epochs in all at rate {record['lr']}; "
+        f"{record['macs'] / 1e6:.2f} M multiply-adds and {record['bytes'] / 1e3:.0f} kB at most.\n\n"
+        + table(["", "top-1 %, 10,000 test images", "M multiply-adds", "kB", "seconds"], rows)
     )
 
 
@@ -342,7 +343,8 @@ def camvid(record: dict[str, Any]) -> str:
     return (
         f"MobileNetV2 of width {record['width']} under LR-ASPP with {record['head_channels']} channels, 240x180 "
         f"pixels, from scratch: {record['float_epochs']} epochs in float, then {record['epochs']} for each of the "
-        "others from there. 367 images to train on, 233 of the test part to judge by; not comparable with results at full size.\n\n"
+        "others from there. 367 images to train on, 233 of the test part to judge by; not comparable with results at "
+        "full size.\n\n"
         + table(["", "mean IoU %", "pixels right, %", "G BitOPs", "kB"], rows)
         + "\n\nExported files of the first seed in ONNX Runtime, one image, one thread, in turns.\n\n"
         + table(["", "mean IoU %", "file, kB", "median ms", "x float"], files)
