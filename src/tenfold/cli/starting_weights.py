@@ -58,8 +58,9 @@ def _part_that_starts(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.M
     """The network, or the backbone of a segmentation network for weights that know no backbone."""
     from tenfold.models import Segmenter
 
-    is_whole = not isinstance(network, Segmenter) or any(name.startswith("backbone.") for name in tensors)
-    return network if is_whole else network.backbone
+    if isinstance(network, Segmenter) and not any(name.startswith("backbone.") for name in tensors):
+        return network.get_submodule("backbone")
+    return network
 
 
 def _load_shared(network: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
