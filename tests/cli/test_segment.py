@@ -55,7 +55,7 @@ def test_the_report_tells_each_class_and_shows_pictures(run_folder):
     assert final["miou"] > 0.4
     page = (run_folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(report["pictures"]) == 4
-    assert "Mean IoU" in page
+    assert "mIoU" in page
     assert "background:#ff0000" in page
 
 

@@ -21,7 +21,7 @@ def with_pictures(tmp_path, *files):
 
 def test_each_class_has_its_colour_and_its_share():
     page = render_report(REPORT)
-    for words in ("Mean IoU", "background:#010203", "75.0 %", "&lt;road&gt;", "does not occur"):
+    for words in ("mIoU", "background:#010203", "75.0 %", "&lt;road&gt;", "does not occur"):
         assert words in page
 
 

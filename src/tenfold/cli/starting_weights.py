@@ -59,7 +59,7 @@ def _part_that_starts(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.M
     from tenfold.models import Segmenter
 
     if isinstance(network, Segmenter) and not any(name.startswith("backbone.") for name in tensors):
-        return network.backbone
+        return network.get_submodule("backbone")
     return network
 
 

@@ -96,10 +96,10 @@ def metric_label(name: str) -> str:
 
     Example:
         >>> metric_label("top1"), metric_label("miou"), metric_label("pixel_accuracy")
-        ('Top-1', 'Mean IoU', 'Pixel accuracy')
+        ('Top-1', 'mIoU', 'Pixel accuracy')
     """
     if name == "miou":
-        return "Mean IoU"
+        return "mIoU"
     if name.startswith("top") and name[3:].isdigit():
         return f"Top-{name[3:]}"
     return name.replace("_", " ").capitalize()

@@ -14,7 +14,9 @@ from tenfold.train.report.markup import Html, join, tag
 from tenfold.train.report.parts import bar_row, section
 
 _LARGEST_PICTURE = 8 * 2**20
-_ORDER = "From left to right: the image, the truth, the answer. Black pixels have no class and do not count."
+_ORDER = (
+    "From left to right: the image, the truth, the answer. Darkened pixels of the truth have no class and do not count."
+)
 
 
 def classes(report: Report) -> Html | None:
