@@ -341,16 +341,10 @@ def camvid(record: dict[str, Any]) -> str:
         for label in labels
     ]
     return (
-<<<<<<< HEAD
         f"MobileNetV2 of width {record['width']} under LR-ASPP with {record['head_channels']} channels, 240x180 "
         f"pixels, from scratch: {record['float_epochs']} epochs in float, then {record['epochs']} for each of the "
         "others from there. 367 images to train on, 233 of the test part to judge by; not comparable with results at "
         "full size.\n\n"
-=======
-        f"MobileNetV2 of width {record['width']} under LR-ASPP with {record['head_channels']} channels, 240x180 pixels,"
-        f" from scratch: {record['float_epochs']} epochs in float, then {record['epochs']} for each of the others from "
-        "there. 367 images to train on, 233 of the test part to judge by; not comparable with results at full size.\n\n"
->>>>>>> 2bee0dac592cd3eaf3015c998a499c012e33cfc7
         + table(["", "mean IoU %", "pixels right, %", "G BitOPs", "kB"], rows)
         + "\n\nExported files of the first seed in ONNX Runtime, one image, one thread, in turns.\n\n"
         + table(["", "mean IoU %", "file, kB", "median ms", "x float"], files)
