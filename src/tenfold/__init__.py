@@ -28,6 +28,7 @@ _HOMES = {
     "load": "train",
     "profile": "cost",
     "quantize": "quant",
+    "reattention": "models",
     "set_bits": "quant",
 }
 

@@ -11,8 +11,10 @@ from torch import nn
 from tenfold.layers.atomic import SqueezeExcite
 from tenfold.layers.lightnl import LightNonLocal, light_non_local_macs
 from tenfold.layers.pooling import GlobalPool
+from tenfold.layers.reattention import Attention, ReAttention
 from tenfold.layers.searchable_lightnl import SearchableNonLocal
 from tenfold.models import Architecture, build, facts, list_models
+from tenfold.models.deepvit import ConvStem, PatchStem
 
 # Networks that give each pixel a class have a file of their own.
 NAMES = [name for name in list_models() if "segmentation" not in facts(name).tags]
@@ -43,7 +45,8 @@ def _images(name, batch, seed=0):
 def _counted_macs(network, image):
     """Multiply-adds of convolutions and linear layers, from weight and output shapes: each output sums one filter.
 
-    Pools that their paper counts add one for each number that they read, and LightNL blocks their cheaper products.
+    Pools that their paper counts add one for each number that they read, LightNL blocks their cheaper products, and
+    attention both products of N tokens with N.
     """
     macs = 0
 
@@ -53,12 +56,15 @@ def _counted_macs(network, image):
             _, channels, height, width = output.shape
             macs += light_non_local_macs(channels, height, width, module.ratio, module.stride)
             macs -= 9 * output.numel()  # its convolution comes by itself
+        elif isinstance(module, Attention):
+            _, tokens, width = output.shape
+            macs += 2 * tokens**2 * width
         elif isinstance(module, GlobalPool):
             macs += inputs[0].numel()
         else:
             macs += output[0].numel() * module.weight[0].numel()
 
-    counted = nn.Conv2d | nn.Linear | GlobalPool | LightNonLocal | SearchableNonLocal
+    counted = nn.Conv2d | nn.Linear | GlobalPool | LightNonLocal | SearchableNonLocal | Attention
     handles = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, counted)]
     with torch.no_grad():
         network(image)
@@ -99,7 +105,8 @@ def test_every_parameter_gets_a_gradient(name):
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert torch.isfinite(parameter.grad).all(), parameter_name
-        assert parameter.grad.abs().sum() > 0, parameter_name
+        if not parameter_name.endswith("reatten_matrix.bias"):  # the batch norm behind it takes it away
+            assert parameter.grad.abs().sum() > 0, parameter_name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,13 +154,17 @@ def test_classes_and_channels_can_be_chosen(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_convolutions_have_no_bias_and_layers_are_plain(name):
     plain = {nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten}
-    plain |= {nn.SiLU, nn.Sigmoid, nn.Dropout}
+    plain |= {nn.SiLU, nn.Sigmoid, nn.Dropout, nn.LayerNorm, nn.GELU}
     gates = [module for module in _prototype(name).modules() if isinstance(module, SqueezeExcite)]
-    gate_layers = {id(layer) for gate in gates for layer in gate.children()}
+    may_have_bias = {id(layer) for gate in gates for layer in gate.children()}
+    # In vision transformers nothing behind takes away the bias of what makes the tokens; Theta has the authors'.
+    stems = [module for module in _prototype(name).modules() if isinstance(module, PatchStem | ConvStem)]
+    mixings = [module.reatten_matrix for module in _prototype(name).modules() if isinstance(module, ReAttention)]
+    may_have_bias |= {id(layer) for layer in [*(stem.proj for stem in stems), *mixings]}
     for module in _prototype(name).modules():
         if type(module).__module__.startswith("torch.") and not isinstance(
             module, nn.Sequential | nn.ModuleDict | nn.Identity
         ):
             assert type(module) in plain
-        if isinstance(module, nn.Conv2d) and id(module) not in gate_layers:
+        if isinstance(module, nn.Conv2d) and id(module) not in may_have_bias:
             assert module.bias is None
