@@ -68,8 +68,10 @@ class AtomNAS(Method):
     quantity: str | None = None
     """What atoms cost in the penalty: "macs", "params", "bytes", "bitops" or "latency_ms" (measured here); None: what
     the budget limits first, else "macs"."""
-    weighting: Weighting = "cost"
-    """"cost": the penalty of an atom is proportional to what it costs (mean 1); "equal": the same for all."""
+    weighting: Weighting | None = None
+    """"cost": the penalty of an atom is proportional to what it costs (mean 1), as in the paper; "equal": the same for
+    all; None: "equal" if neither the strength nor the quantity is given, else "cost". (A short training under a budget
+    leaves better networks with equal penalties: priced, the first blocks fade before they have shown their worth.)"""
     threshold: float = OFFICIAL_THRESHOLD
     """An atom is dead if its scale and the average of its scale are both at most this."""
     warmup_share: float = OFFICIAL_WARMUP
@@ -92,7 +94,7 @@ class AtomNAS(Method):
     _vanished: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.weighting not in get_args(Weighting):
+        if self.weighting is not None and self.weighting not in get_args(Weighting):
             raise UnknownNameError("weighting of atoms", self.weighting, get_args(Weighting))
         if self.quantity is not None and self.quantity not in QUANTITIES:
             raise UnknownNameError("quantity that atoms cost", self.quantity, QUANTITIES)
@@ -151,7 +153,9 @@ class AtomNAS(Method):
         self._weights = self._penalty_weights()
 
     def _penalty_weights(self) -> dict[str, float]:
-        return self._costs.penalty_weights(None if self.weighting == "equal" else self._quantity)
+        is_automatic = self.penalty_weight is None and self.quantity is None
+        weighting = self.weighting or ("equal" if is_automatic else "cost")
+        return self._costs.penalty_weights(None if weighting == "equal" else self._quantity)
 
     def _count(self) -> None:
         """Count the atoms that are left, by their group; done once after every cut."""
