@@ -25,6 +25,7 @@ _VERBS = (
     (_USE, "eval", "evaluate:evaluate", "Measure the accuracy of an artifact or an ONNX file."),
     (_USE, "bench", "bench:bench", "Time exported files side by side in the installed runtimes."),
     (_LOOK, "profile", "profile:profile", "Count what a network costs: MACs, parameters, BitOPs, bytes."),
+    (_LOOK, "analyze", "analyze:app", "Look into a network: do the blocks of a vision transformer repeat themselves?"),
     (_LOOK, "models", "models:models", "List the networks that are known by name."),
     (_LOOK, "recipes", "recipes:app", "List, show or copy the recipes: whole trainings in one file."),
     (_LOOK, "doctor", "doctor:doctor", "Look at this machine: what is installed, what is missing, how to get it."),

@@ -1,10 +1,12 @@
-"""What may happen to a network during one training: bit policies and in-training search, each a `Method`."""
+"""What may happen to a network during one training: bit policies, searches and regularisers, each a `Method`."""
 
 from tenfold.methods.adabits import AdaBits
 from tenfold.methods.atomnas import AtomNAS
+from tenfold.methods.attention_diversity import AttentionDiversity, neighbour_similarity
 from tenfold.methods.autonl import AutoNL
 from tenfold.methods.fracbits import FracBits
 from tenfold.methods.method import Method, Pass, create, list_methods, list_options, register
+from tenfold.methods.norm_calibration import NormCalibration
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
 
@@ -13,12 +15,15 @@ __all__ = [
     "SAT",
     "AdaBits",
     "AtomNAS",
+    "AttentionDiversity",
     "AutoNL",
     "FracBits",
     "Method",
+    "NormCalibration",
     "Pass",
     "create",
     "list_methods",
     "list_options",
+    "neighbour_similarity",
     "register",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,11 @@ from tenfold.train.report import facts, pixels, sections
 from tenfold.train.report.atoms import atoms_left
 from tenfold.train.report.bits import learned_bits
 from tenfold.train.report.choices import choices_made
-from tenfold.train.report.markup import Html, join, tag
+from tenfold.train.report.markup import tag
+from tenfold.train.report.page import page
 from tenfold.train.report.widths import widths
 
 __all__ = ["render_report", "write_report"]
-
-# No script, no font, no image from elsewhere: the page may be mailed, archived and opened without a network. The policy
-# makes the browser enforce what the tests check.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
@@ -70,13 +66,4 @@ def render_report(report: Mapping[str, Any], folder: Path | None = None) -> str:
         sections.repeat(report),
         sections.environment(report),
     )
-    style = resources.files(__name__).joinpath("page.css").read_text(encoding="utf-8")
-    head = join(
-        Html('<meta charset="utf-8">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        Html('<meta name="color-scheme" content="light dark">'),
-        tag("title", f"{facts.model_name(report)} · Tenfold"),
-        tag("style", Html(style)),
-    )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
+    return page(f"{facts.model_name(report)} · Tenfold", body)
