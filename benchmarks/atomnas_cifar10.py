@@ -3,8 +3,8 @@
 The claim (arXiv 1912.09640): a network that shrinks channel by channel, with kernel sizes mixed, is more accurate than
 hand-made ones of the same cost, and needs no second training. All see the same images, epochs and schedule:
 
-- "atomnas": the small supernet, shrunk to the budget while it trains, atoms penalised by what they cost;
-- "atomnas, equal penalties": the same with one penalty for all atoms;
+- "atomnas": the small supernet, shrunk to the budget while it trains;
+- "atomnas, penalties by cost": the same with the paper's penalties, proportional to what atoms cost;
 - "uniform": the supernet's table with the same share of each kernel's atoms everywhere, trained from the start;
 - "mobilenet_v2": `mobilenet_v2_tiny` with the width that fits the budget;
 - "found, from scratch": the architecture that "atomnas" found, trained anew, which is what searching costs is compared
@@ -31,20 +31,25 @@ RESULTS = Path(__file__).parent / "results" / "atomnas_cifar10.json"
 SEEDS = (0, 1, 2)
 BUDGETS = {"1.62M": 1_621_040, "1.17M": 1_172_512}
 """Multiply-adds of MobileNetV2 at two widths, so that all have the same."""
-KINDS = ("atomnas", "atomnas, equal penalties", "uniform", "mobilenet_v2", "found, from scratch")
+KINDS = ("atomnas", "atomnas, penalties by cost", "uniform", "mobilenet_v2", "found, from scratch")
 EPOCHS, IMAGE, SUBSET, RATE = 20, 16, 5000, 0.05
 SEARCH_SHARE = 0.4
 
 
-def network_for(kind: str, macs: int, seed: int, work: str) -> Any:
+def network_for(kind: str, budget: str, seed: int) -> Any:
     """The network to start from."""
-    from tenfold import build, load, profile
+    from tenfold import build, profile
+    from tenfold.models import Architecture
 
+    macs = BUDGETS[budget]
     shape = (3, IMAGE, IMAGE)
     if kind.startswith("atomnas"):
         return build("atomnas_supernet_tiny")
     if kind == "found, from scratch":
-        return build(load(folder_of(work, "atomnas", macs, seed) / "artifact.safetensors").architecture)
+        wanted = {"kind": "atomnas", "budget": budget, "seed": seed}
+        runs = json.loads(RESULTS.read_text())["runs"]
+        found = next(one for one in runs if wanted.items() <= one.items())
+        return build(Architecture.from_dict(found["architecture"]))
     if kind == "uniform":
         return uniform(macs)
     width = 1.0
@@ -77,11 +82,6 @@ def uniform(macs: int) -> Any:
     return network(blocks)
 
 
-def folder_of(work: str, kind: str, macs: int, seed: int) -> Path:
-    """Where a run keeps its files."""
-    return Path(work) / f"{kind}-{macs}-{seed}".replace(" ", "-").replace(",", "")
-
-
 def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, Any]:
     """Train one network and return its record."""
     import torch
@@ -94,16 +94,15 @@ def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, An
     keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    macs = BUDGETS[budget]
     task = tasks.create("classify", data=data, image_size=IMAGE, subset=SUBSET)
     searches = kind.startswith("atomnas")
     result = fit(
-        network_for(kind, macs, seed, work),
+        network_for(kind, budget, seed),
         task,
-        [AtomNAS(search_share=SEARCH_SHARE, weighting="equal" if "equal" in kind else "cost")] if searches else [],
-        Budget(macs=macs) if searches else None,
+        [AtomNAS(search_share=SEARCH_SHARE, weighting="cost" if "cost" in kind else "equal")] if searches else [],
+        Budget(macs=BUDGETS[budget]) if searches else None,
         config=TrainConfig(epochs=EPOCHS, batch_size=100, lr=RATE, weight_decay=4e-5, seed=seed, device="cpu"),
-        run_dir=folder_of(work, kind, macs, seed),
+        run_dir=Path(work) / f"{kind}-{budget}-{seed}".replace(" ", "-").replace(",", ""),
         quiet=True,
         resume=True,
     )
@@ -118,6 +117,7 @@ def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, An
         "curve": [row["top1"] for row in report["curves"]],
         "seconds": report["seconds"],
         "atoms": report["found"]["atomnas"]["trajectory"][-1]["atoms"] if searches else None,
+        "architecture": report["found"]["atomnas"]["architecture"] if searches else None,
     }
 
 
