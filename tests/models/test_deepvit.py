@@ -235,6 +235,15 @@ def test_whole_branches_are_dropped_while_training():
     torch.testing.assert_close(network.eval().blocks[1](x), network.blocks[1](x))
 
 
+def test_a_captured_network_takes_batches_of_any_size():
+    network = build("deepvit_tiny", depth=2, blocks=[1]).eval()
+    shapes = ({0: torch.export.Dim("batch")},)
+    captured = torch.export.export(network, (torch.randn(4, 3, 32, 32),), dynamic_shapes=shapes).module()
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(captured(images), network(images), atol=1e-5, rtol=1e-5)
+
+
 def test_bad_input_is_told():
     with pytest.raises(ShapeError, match=r"30x32 pixels cannot be cut into patches of 4x4.*for instance to 32x32"):
         build("vit_tiny", depth=1)(torch.randn(1, 3, 30, 32))

@@ -200,7 +200,7 @@ class VisionTransformer(nn.Module):
         """All tokens behind the last norm, the class token first: (B, C, H, W) to (B, N, dim)."""
         grid = self._grid(x.shape[2:])
         x = self.patch_embed(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, N, dim)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, N, dim)
         return self.norm(self.blocks(self.pos_drop(x + self._positions(grid))))
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
