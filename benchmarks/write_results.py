@@ -350,6 +350,7 @@ def camvid(record: dict[str, Any]) -> str:
         + table(["", "mean IoU %", "file, kB", "median ms", "x float"], files)
         + "\n\nIntersection over union of each class, %.\n\n"
         + table(["", *found], each)
+    )
 
 
 def reattention(record: dict[str, Any]) -> str:
