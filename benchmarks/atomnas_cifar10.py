@@ -4,7 +4,7 @@ The claim (arXiv 1912.09640): a network that shrinks channel by channel, with ke
 hand-made ones of the same cost, and needs no second training. All see the same images, epochs and schedule:
 
 - "atomnas": the small supernet, shrunk to the budget while it trains;
-- "atomnas, kernel 3": the same search without a choice of kernels;
+- "atomnas, penalties by cost": the same with the paper's penalties, proportional to what atoms cost;
 - "uniform": the supernet's table with the same share of each kernel's atoms everywhere, trained from the start;
 - "mobilenet_v2": `mobilenet_v2_tiny` with the width that fits the budget;
 - "found, from scratch": the architecture that "atomnas" found, trained anew, which is what searching costs is compared
@@ -31,38 +31,55 @@ RESULTS = Path(__file__).parent / "results" / "atomnas_cifar10.json"
 SEEDS = (0, 1, 2)
 BUDGETS = {"1.62M": 1_621_040, "1.17M": 1_172_512}
 """Multiply-adds of MobileNetV2 at two widths, so that all have the same."""
-KINDS = ("atomnas", "atomnas, kernel 3", "uniform", "mobilenet_v2", "found, from scratch")
-EPOCHS, IMAGE, SUBSET, RATE = 10, 16, 4000, 0.05
+KINDS = ("atomnas", "atomnas, penalties by cost", "uniform", "mobilenet_v2", "found, from scratch")
+EPOCHS, IMAGE, SUBSET, RATE = 20, 16, 5000, 0.05
+SEARCH_SHARE = 0.4
 
 
-def network_for(kind: str, macs: int, seed: int, work: str) -> Any:
+def network_for(kind: str, budget: str, seed: int) -> Any:
     """The network to start from."""
-    from tenfold import build, load, profile
+    from tenfold import build, profile
+    from tenfold.models import Architecture
 
+    macs = BUDGETS[budget]
     shape = (3, IMAGE, IMAGE)
     if kind.startswith("atomnas"):
-        kernels = [3] if kind.endswith("3") else [3, 5, 7]
-        return build("atomnas_supernet_tiny", expansion=9 // len(kernels), kernels=kernels)
+        return build("atomnas_supernet_tiny")
     if kind == "found, from scratch":
-        return build(load(folder_of(work, "atomnas", macs, seed) / "artifact.safetensors").architecture)
+        wanted = {"kind": "atomnas", "budget": budget, "seed": seed}
+        runs = json.loads(RESULTS.read_text())["runs"]
+        found = next(one for one in runs if wanted.items() <= one.items())
+        return build(Architecture.from_dict(found["architecture"]))
     if kind == "uniform":
-        table = build("atomnas_supernet_tiny").found_architecture().options
-        share = 1.0
-        while True:
-            blocks = [[c, s, *(max(1, round(share * one)) for one in atoms)] for c, s, *atoms in table["blocks"]]
-            network = build("atomnas", **{**table, "blocks": blocks})
-            if profile(network, shape).macs <= macs:
-                return network
-            share -= 0.01
+        return uniform(macs)
     width = 1.0
     while profile(network := build("mobilenet_v2_tiny", width=width), shape).macs > macs:
         width = round(width - 0.01, 2)
     return network
 
 
-def folder_of(work: str, kind: str, macs: int, seed: int) -> Path:
-    """Where a run keeps its files."""
-    return Path(work) / f"{kind}-{macs}-{seed}".replace(" ", "-").replace(",", "")
+def uniform(macs: int) -> Any:
+    """The supernet with the same share of every block's atoms, and one more of each kernel where that still fits."""
+    from tenfold import build, profile
+
+    table = build("atomnas_supernet_tiny").found_architecture().options
+
+    def network(blocks: list[list[int]]) -> Any:
+        return build("atomnas", **{**table, "blocks": blocks})
+
+    def fits(blocks: list[list[int]]) -> bool:
+        return profile(network(blocks), (3, IMAGE, IMAGE)).macs <= macs
+
+    def scaled(share: float) -> list[list[int]]:
+        return [[c, s, *(max(1, round(share * one)) for one in atoms)] for c, s, *atoms in table["blocks"]]
+
+    share = 1.0
+    while not fits(blocks := scaled(share)):
+        share -= 0.005
+    for index, (channels, stride, *atoms) in enumerate(blocks):
+        more = [*blocks[:index], [channels, stride, *(one + 1 for one in atoms)], *blocks[index + 1 :]]
+        blocks = more if fits(more) else blocks
+    return network(blocks)
 
 
 def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, Any]:
@@ -77,16 +94,15 @@ def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, An
     keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    macs = BUDGETS[budget]
     task = tasks.create("classify", data=data, image_size=IMAGE, subset=SUBSET)
     searches = kind.startswith("atomnas")
     result = fit(
-        network_for(kind, macs, seed, work),
+        network_for(kind, budget, seed),
         task,
-        [AtomNAS()] if searches else [],
-        Budget(macs=macs) if searches else None,
+        [AtomNAS(search_share=SEARCH_SHARE, weighting="cost" if "cost" in kind else "equal")] if searches else [],
+        Budget(macs=BUDGETS[budget]) if searches else None,
         config=TrainConfig(epochs=EPOCHS, batch_size=100, lr=RATE, weight_decay=4e-5, seed=seed, device="cpu"),
-        run_dir=folder_of(work, kind, macs, seed),
+        run_dir=Path(work) / f"{kind}-{budget}-{seed}".replace(" ", "-").replace(",", ""),
         quiet=True,
         resume=True,
     )
@@ -101,6 +117,7 @@ def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, An
         "curve": [row["top1"] for row in report["curves"]],
         "seconds": report["seconds"],
         "atoms": report["found"]["atomnas"]["trajectory"][-1]["atoms"] if searches else None,
+        "architecture": report["found"]["atomnas"]["architecture"] if searches else None,
     }
 
 
@@ -114,9 +131,9 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     runs = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
     done = {(one["kind"], one["budget"], one["seed"]) for one in runs}
-    facts = {"epochs": EPOCHS, "image": IMAGE, "subset": SUBSET, "lr": RATE}
+    facts = {"epochs": EPOCHS, "image": IMAGE, "subset": SUBSET, "lr": RATE, "search_share": SEARCH_SHARE}
     for kinds in (KINDS[:-1], KINDS[-1:]):
-        jobs = [(k, b, s) for s in SEEDS for b in BUDGETS for k in kinds if (k, b, s) not in done]
+        jobs = [(k, b, s) for b in BUDGETS for s in SEEDS for k in kinds if (k, b, s) not in done]
         with ProcessPoolExecutor(arguments.processes, max_tasks_per_child=1) as pool:
             futures = [pool.submit(run, *job, arguments.data, arguments.work) for job in jobs]
             for number, future in enumerate(as_completed(futures), 1):

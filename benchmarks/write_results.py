@@ -133,9 +133,7 @@ def adabits_cifar10(record: dict[str, Any]) -> str:
 
 def fracbits_cifar10(record: dict[str, Any]) -> str:
     """Accuracy and cost of uniform and learned bits under the same budgets."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for run in record["runs"]:
-        found.setdefault(run["name"], []).append(run)
+    found = by_name(record["runs"], "name")
     rows = []
     for name, runs in found.items():
         used = [max(run["used"].values()) for run in runs if run["used"]]
@@ -213,9 +211,7 @@ def lightnl(record: dict[str, Any]) -> str:
         ]
         for row in record["times"]
     ]
-    found: dict[str, list[dict[str, Any]]] = {}
-    for run in record["runs"]:
-        found.setdefault(run["name"], []).append(run)
+    found = by_name(record["runs"], "name")
     rows = [
         [
             name,
@@ -236,6 +232,124 @@ def lightnl(record: dict[str, Any]) -> str:
         f"epochs from scratch; searches of {record['search_epochs']} epochs with a budget of "
         f"{record['budget'] / 1e6:.1f} M multiply-adds took {', '.join(map(str, record['search_seconds']))} s.\n\n"
         + table(["", "top-1 %, 10,000 test images", "M multiply-adds", "k params", "LightNL blocks"], rows)
+    )
+
+
+def atomnas_cifar10(record: dict[str, Any]) -> str:
+    """Accuracy at the same multiply-adds, and what a search costs beside training what it found."""
+    parts = []
+    for budget in dict.fromkeys(run["budget"] for run in record["runs"]):
+        found = by_name([run for run in record["runs"] if run["budget"] == budget], "kind")
+        rows = [
+            [
+                kind,
+                spread([100 * run["top1"] for run in runs]),
+                f"{mean(run['macs'] for run in runs) / 1e6:.2f}",
+                f"{mean(run['params'] for run in runs) / 1e3:.1f}",
+                f"{mean(run['seconds'] for run in runs):.0f}",
+            ]
+            for kind, runs in found.items()
+        ]
+        parts.append(
+            f"At most {budget} multiply-adds:\n\n"
+            + table(["", "top-1 %, 10,000 test images", "M multiply-adds", "k params", "seconds"], rows)
+        )
+    return (
+        f"Images {record['image']}x{record['image']}, {record['subset']} to train on, {record['epochs']} epochs at "
+        f"rate {record['lr']}; a search takes {record['search_share']:.0%} of them.\n\n" + "\n\n".join(parts)
+    )
+
+
+def atomnas_fracbits(record: dict[str, Any]) -> str:
+    """Accuracy of one training for both budgets and of two, one after the other."""
+    rows = [
+        [
+            kind,
+            spread([100 * run["top1"] for run in runs]),
+            f"{mean(run['macs'] for run in runs) / 1e6:.2f}",
+            f"{mean(run['bytes'] for run in runs) / 1e3:.1f}",
+            f"{mean(run['seconds'] for run in runs):.0f}",
+        ]
+        for kind, runs in by_name(record["runs"], "kind").items()
+    ]
+    size = f"{record['image']}x{record['image']}"
+    return (
+        f"Images {size}, {record['subset']} to train on, {record['epochs']} epochs in all at rate {record['lr']}; "
+        f"{record['macs'] / 1e6:.2f} M multiply-adds and {record['bytes'] / 1e3:.0f} kB at most.\n\n"
+        + table(["", "top-1 %, 10,000 test images", "M multiply-adds", "kB", "seconds"], rows)
+    )
+
+
+def supernet_step(record: dict[str, Any]) -> str:
+    """Time and peak memory beside the straightforward implementation."""
+    rows = [
+        [
+            f"{row['state']} ({row['macs'] / 1e6:.0f} M), {row['kind']}",
+            f"{row['median_ms']:.0f}",
+            f"{row['median_ratio']:.2f}",
+            f"{row['minimum_ratio']:.2f}",
+            f"{row['peak_mb']}",
+            f"{row['peak_ratio']:.2f}",
+        ]
+        for row in record["results"]
+    ]
+    return (
+        f"`atomnas_supernet`, images {record['side']}x{record['side']}, batch {record['batch']}, threads: "
+        f"{record['threads']}, {record['rounds']} rounds in turn.\n\n"
+        + table(["", "median ms", "ratio (median)", "ratio (best)", "peak MB", "ratio"], rows)
+    )
+
+
+def by_name(runs: list[dict[str, Any]], name: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each value of a field, in the order of their first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        found.setdefault(run[name], []).append(run)
+    return found
+
+
+def camvid(record: dict[str, Any]) -> str:
+    """Mean IoU, cost, files and time of segmentation networks."""
+    found = by_name(record["runs"], "name")
+    rows = [
+        [
+            name,
+            spread([100 * run["metrics"]["miou"] for run in runs]),
+            f"{mean(100 * run['metrics']['pixel_accuracy'] for run in runs):.1f}",
+            f"{runs[0]['cost']['bitops'] / 1e9:.2f}",
+            f"{runs[0]['cost']['bytes'] / 1e3:.0f}",
+        ]
+        for name, runs in found.items()
+    ]
+    times = {(row["name"], row["profile"]): row for row in record["times"]}
+    files = []
+    for name, runs in found.items():
+        for profile, file in runs[0]["files"].items():
+            time = times.get((name, profile))
+            files.append(
+                [
+                    f"{name}, `{profile}`",
+                    f"{100 * file['miou']:.1f}",
+                    f"{file['bytes'] / 1e3:.0f}",
+                    f"{time['median_ms']:.2f}" if time else "-",
+                    f"{time['speedup']:.2f}" if time else "-",
+                ]
+            )
+    labels = [key.removeprefix("iou_") for key in record["runs"][0]["metrics"] if key.startswith("iou_")]
+    each = [
+        [label, *(f"{100 * (runs[0]['metrics'][f'iou_{label}'] or 0):.1f}" for runs in found.values())]
+        for label in labels
+    ]
+    return (
+        f"MobileNetV2 of width {record['width']} under LR-ASPP with {record['head_channels']} channels, 240x180 "
+        f"pixels, from scratch: {record['float_epochs']} epochs in float, then {record['epochs']} for each of the "
+        "others from there. 367 images to train on, 233 of the test part to judge by; not comparable with results at "
+        "full size.\n\n"
+        + table(["", "mean IoU %", "pixels right, %", "G BitOPs", "kB"], rows)
+        + "\n\nExported files of the first seed in ONNX Runtime, one image, one thread, in turns.\n\n"
+        + table(["", "mean IoU %", "file, kB", "median ms", "x float"], files)
+        + "\n\nIntersection over union of each class, %.\n\n"
+        + table(["", *found], each)
     )
 
 
@@ -301,6 +415,10 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("sat_cifar10", "SAT against plain DoReFa + PACT", sat_cifar10),
     ("adabits_cifar10", "AdaBits: one network at several bit-widths", adabits_cifar10),
     ("fracbits_cifar10", "FracBits against uniform bits", fracbits_cifar10),
+    ("camvid", "Segmentation: CamVid in float, 8, 4 and learned bits", camvid),
+    ("atomnas_cifar10", "AtomNAS against a narrower MobileNetV2 and uniform pruning", atomnas_cifar10),
+    ("atomnas_fracbits", "AtomNAS and FracBits together, and one after the other", atomnas_fracbits),
+    ("supernet_step", "One step of AtomNAS' supernet", supernet_step),
     ("lightnl", "LightNL against the conventional block, and AutoNL", lightnl),
     ("deepvit_cifar10", "DeepViT against plain vision transformers", deepvit_cifar10),
     ("reattention", "Re-attention beside plain attention", reattention),

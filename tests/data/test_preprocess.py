@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from tenfold.data import Preprocess
-from tenfold.errors import ShapeError, UnknownNameError, UsageError
+from tenfold.data import Preprocess, WholeImage, read_preprocess
+from tenfold.errors import DataError, ShapeError, UnknownNameError, UsageError
 
 
 def noise(height, width, seed=0):
@@ -116,3 +116,23 @@ def test_reading_and_preprocessing_import_no_torch(tmp_path):
         "assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.png")], check=True)
+
+
+def test_a_whole_image_is_brought_to_one_size_or_left_for_windows():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    stretched = WholeImage(height=10, width=12, pixels=True)
+    wanted = np.asarray(Image.fromarray(image).resize((12, 10), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(stretched(image), wanted)
+    windows = WholeImage(height=10, width=12, windows=True, pixels=True)
+    np.testing.assert_array_equal(windows(image), image.transpose(2, 0, 1))
+    assert windows(image[:5]).shape == (3, 10, 60)  # enlarged in proportion until a window fits
+    assert stretched.input_shape == windows.input_shape == (3, 10, 12)
+
+
+def test_either_kind_is_read_back_from_its_description():
+    for one in (Preprocess(size=8, resize=9), WholeImage(height=8, width=9, windows=True)):
+        assert read_preprocess(json.loads(json.dumps(one.to_dict()))) == one
+    with pytest.raises(ShapeError, match="height is 0; allowed is a whole number of pixels from 1 to 4096"):
+        WholeImage(height=0, width=4)
+    with pytest.raises(DataError, match="too narrow: enlarged to a window of 4096 x 4096"):
+        WholeImage(height=4096, width=4096, windows=True).frame_size(1, 100_000)

@@ -224,7 +224,7 @@ def test_answers_accuracy_and_timings_take_a_width(exported, tmp_path):
         wanted = torch.softmax(torch.from_numpy(run(network, bits)[0]), 0)
         assert found.answers[0][1] == pytest.approx(float(wanted.max()), rel=0.02)
         right = run(network, bits).argmax(1)
-        assert evaluate(path, [(pixels().numpy(), right)], bits=bits, engine="onnxruntime").top1 > 0.9
+        assert evaluate(path, [(pixels().numpy(), right)], bits=bits, engine="onnxruntime").metrics["top1"] > 0.9
     rows = bench_widths([path], [(8, 8)], rounds=1, engine="onnxruntime", threads=1)
     assert [(row.bits, row.engine) for row in rows] == [((8, 8), "onnxruntime")]
     assert rows[0].to_dict()["bits"] == (8, 8)

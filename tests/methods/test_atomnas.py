@@ -128,7 +128,7 @@ def shrunk(shared):
     run = _Shrink(shared / "reference" / "atomnas")
     method = AtomNAS(penalty_weight=run.facts["rho"], repair=False)
     method.attach(run.network, None, image(2, 3, 64, 64, 1))
-    assert method._whole["macs"] == run.facts["macs_initial"]
+    assert method._costs.whole["macs"] == run.facts["macs_initial"]
     run.methods = [method]
     method.step_end(run)
     return run, method

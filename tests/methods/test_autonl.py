@@ -1,14 +1,13 @@
-"""AutoNL: exact costs of every decision, budgets kept for certain, insertion anywhere, resuming."""
+"""AutoNL: budgets kept for certain, insertion anywhere, resuming, other methods in the same training."""
 
-import copy
 import itertools
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
+from methods.test_choices import search_of, supernet
 from tenfold import fit, load
 from tenfold.cost import Budget, profile
 from tenfold.errors import BudgetError, UsageError
@@ -17,99 +16,17 @@ from tenfold.layers.searchable import Searchable, make_plain
 from tenfold.layers.searchable_lightnl import SearchableNonLocal
 from tenfold.methods import SAT, AdaBits, AtomNAS, AutoNL
 from tenfold.methods.block_ends import find_block_ends
-from tenfold.methods.choices import ChoiceSearch, find_sites
 from tenfold.models import Architecture, build
 from tenfold.quant import cut_channels, quantized_layers
 from tenfold.train.interrupts import Interrupted
+from tenfold.train.report.found_choices import decided
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 from toy_training import ToyTask, assert_same_end, toy_config
 
-SMALL = {"expansion": 4, "num_classes": 4, "in_channels": 1}
-
-
-def _supernet(**options):
-    torch.manual_seed(0)
-    return build("autonl_supernet_tiny", **{**SMALL, **options})
-
-
-def _search(network, shape=(1, 8, 8)):
-    example = torch.randn(2, *shape)
-    return ChoiceSearch(find_sites(network, example), profile(network, example).macs)
-
-
-def _set_margins(search, opened):
-    for site in search.sites:
-        for name, choice in site.layer.choices.items():
-            choice.gate.margin.fill_(1.0 if opened[site.full(name)] else -1.0)
-
-
-@pytest.mark.parametrize("squeeze", [0.0, 0.5])
-@pytest.mark.parametrize("seed", range(4))
-def test_any_decision_costs_exactly_what_the_found_network_costs(squeeze, seed):
-    network = _supernet(squeeze=squeeze).eval()
-    search = _search(network)
-    generator = torch.Generator().manual_seed(seed)
-    opened = {name: bool(torch.rand((), generator=generator) < 0.6) for name in search.names}
-    _set_margins(search, opened)
-    expected = int(search.macs({name: int(value) for name, value in opened.items()}))
-    x = torch.randn(3, 1, 8, 8, generator=generator)
-    with torch.no_grad():
-        cut_channels(network, search.description(opened))
-        for module in network.modules():
-            assert not isinstance(module, Searchable) or not module.choices
-    assert profile(network, (1, 8, 8)).macs == expected
-    search.settle(network)
-    with torch.no_grad():
-        settled = network(x)
-    make_plain(network)
-    with torch.no_grad():
-        torch.testing.assert_close(network(x), settled)
-    found = build(network.found_architecture())
-    assert profile(found, (1, 8, 8)).macs == expected
-    found.load_state_dict(network.state_dict())
-    with torch.no_grad():
-        torch.testing.assert_close(found.eval()(x), settled)
-
-
-def test_without_strides_a_decision_changes_no_answer():
-    network = _supernet(strides=[1]).double().eval()
-    search = _search(network.float())
-    network.double()
-    opened = {name: not name.endswith(("kernel", "wide", "ratio1")) for name in search.names}
-    _set_margins(search, opened)
-    x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
-    with torch.no_grad():
-        before = network(x)
-        cut_channels(network, search.description(opened))
-        torch.testing.assert_close(network(x), before)
-
-
-def test_closing_all_places_leaves_the_cost_of_the_backbone():
-    network = _supernet()
-    search = _search(network)
-    closed = {name: not name.endswith(":place") for name in search.names}
-    bare = copy.deepcopy(network)
-    for name, module in list(bare.named_modules()):
-        if isinstance(module, SearchableNonLocal):
-            bare.get_submodule(name.rpartition(".")[0]).attention = nn.Identity()
-    assert int(search.macs(closed)) == profile(bare, (1, 8, 8)).macs
-    assert int(search.macs({})) == profile(network, (1, 8, 8)).macs
-
-
-def test_the_imagenet_supernet_has_the_papers_space():
-    network = build("autonl_supernet")
-    search = _search(network, (3, 224, 224))
-    kinds = [name.partition(":")[2] for name in search.names]
-    assert kinds.count("kernel") == kinds.count("wide") == 21
-    assert kinds.count("keep") == 15
-    assert kinds.count("place") == kinds.count("ratio1") == kinds.count("stride1") == 22
-    assert all(module.ratios == (0.125, 0.25) for module in network.modules() if isinstance(module, SearchableNonLocal))
-    assert int(search.macs({})) == profile(network, (3, 224, 224)).macs
-
 
 def test_the_penalty_raises_thresholds_and_is_the_logarithm_of_the_cost():
-    network = _supernet()
+    network = supernet()
     method = AutoNL(cost_weight=0.5)
     method.attach(network, None, torch.randn(2, 1, 8, 8))
     assert method.penalty(network) is None  # in the warm-up
@@ -126,7 +43,7 @@ def test_the_penalty_raises_thresholds_and_is_the_logarithm_of_the_cost():
 
 
 def test_within_the_budget_nothing_is_charged():
-    network = _supernet()
+    network = supernet()
     method = AutoNL()
     method.attach(network, Budget(macs=1e9), torch.randn(2, 1, 8, 8))
     method._strength = 1.0
@@ -135,43 +52,12 @@ def test_within_the_budget_nothing_is_charged():
     assert float(method.penalty(network).detach()) > 0
 
 
-def test_decisions_keep_the_limit_and_close_what_loses_least():
-    network = _supernet()
-    search = _search(network)
-    generator = torch.Generator().manual_seed(0)
-    for site in search.sites:
-        for choice in site.layer.choices.values():
-            choice.gate.margin.fill_(float(torch.rand((), generator=generator)))
-    free = search.decide()
-    assert all(free.values())
-    total, smallest = int(search.macs({})), search.smallest()
-    for share in (0.0, 0.3, 0.6, 0.95):
-        limit = smallest + share * (total - smallest)
-        opened = search.decide(limit)
-        macs = int(search.macs(opened))
-        assert macs <= limit
-        margins = search.margins()
-        for name, is_open in opened.items():  # nothing that was closed would still fit
-            if not is_open and margins[name] > 0:
-                assert search.macs({**opened, name: True}) > limit or search.savings({**opened, name: True})[name] == 0
-    assert int(search.macs(search.decide(smallest))) == smallest
-
-
-def test_ties_are_cheap():
-    network = _supernet()
-    search = _search(network)
-    for site in search.sites:
-        for choice in site.layer.choices.values():
-            choice.gate.margin.zero_()
-    assert int(search.macs(search.decide())) == search.smallest()
-
-
 def _fit(tmp_path, method, network=None, name="run", task=None, **options):
     budget = options.pop("budget", None)
     resume = options.pop("resume", False)
     config = toy_config(**{"epochs": 3, "lr": 0.02, **options})
     return fit(
-        _supernet() if network is None else network,
+        supernet() if network is None else network,
         task or ToyTask(),
         [method] if isinstance(method, AutoNL) else method,
         budget,
@@ -195,8 +81,24 @@ def test_a_training_keeps_its_budget_and_leaves_a_plain_network(tmp_path, averag
         assert torch.equal(load(result.artifact)(x), result.network(x))
     fresh = build(Architecture.from_dict(found["architecture"]))  # to train from scratch, as the paper does
     assert profile(fresh, (1, 8, 8)).macs == found["macs"]["after"]
-    assert [row["step"] for row in found["trajectory"]] == [4, 8, 12]
-    assert sum(len(site["choices"]) for site in found["sites"]) == len(_search(_supernet()).names)
+    steps = [row["step"] for row in found["trajectory"]]
+    assert steps == ([4, 8, 12, 12] if share == 1 else [4, 6, 6, 8, 12])  # the decision: just before and just after
+    before, after = (row for row in found["trajectory"] if row["step"] == share * 12)
+    assert before["macs"] > 600e3 >= after["macs"] == found["macs"]["after"]
+    assert set(before["margins"]) == set(search_of(supernet()).names)
+    assert sum(len(site["choices"]) for site in found["sites"]) == len(search_of(supernet()).names)
+    before, after = (sum(site["macs"][when] for site in found["sites"]) for when in ("before", "after"))
+    assert before - after == found["macs"]["before"] - found["macs"]["after"]
+    assert any(site["chosen"] is None for site in found["sites"])
+    drawn = decided(result.report)
+    assert drawn.placed == sum(isinstance(module, LightNonLocal) for module in result.network.modules())
+    assert [place.name for place in drawn.places] == [name for name, *_ in result.network.blocks]
+    assert all(
+        value in site["candidates"][name]
+        for site in found["sites"]
+        if site["chosen"] is not None
+        for name, value in site["chosen"].items()
+    )
 
 
 @pytest.mark.slow  # two trainings, one of them until every gate has closed
@@ -204,7 +106,7 @@ def test_a_huge_weight_of_the_cost_closes_everything_and_none_closes_nothing(tmp
     options = {"search_share": 1.0, "warmup_share": 0.2, "gate_keep": 1.0}
     huge = _fit(tmp_path, AutoNL(cost_weight=3000.0, **options), name="huge", clip_grad=None, epochs=8)
     none = _fit(tmp_path, AutoNL(cost_weight=0.0, **options), name="none")
-    search = _search(_supernet())
+    search = search_of(supernet())
     assert huge.report["found"]["autonl"]["macs"]["after"] == search.smallest()
     assert none.report["found"]["autonl"]["macs"]["after"] == int(search.macs({}))
 
@@ -362,12 +264,12 @@ def test_search_and_several_bit_widths_share_one_training(tmp_path):
 def test_what_cannot_be_is_refused():
     images = torch.randn(2, 1, 8, 8)
     with pytest.raises(UsageError, match=r"autonl needs a budget of multiply-adds.*or the weight of the cost"):
-        AutoNL().attach(_supernet(), None, images)
-    smallest = _search(_supernet()).smallest()
+        AutoNL().attach(supernet(), None, images)
+    smallest = search_of(supernet()).smallest()
     with pytest.raises(BudgetError, match=rf"no choice keeps macs=1,000.*macs is {smallest:,}\. Raise the budget"):
-        AutoNL().attach(_supernet(), Budget(macs=1000), images)
+        AutoNL().attach(supernet(), Budget(macs=1000), images)
     with pytest.raises(UsageError, match=r"has searchable layers already, so places=\['stem'\] would have no effect"):
-        AutoNL(cost_weight=1.0, places=("stem",)).attach(_supernet(), None, images)
+        AutoNL(cost_weight=1.0, places=("stem",)).attach(supernet(), None, images)
     with pytest.raises(UsageError, match=r"has no place for LightNL blocks.*Name layers in places"):
         AutoNL(cost_weight=1.0).attach(build("mobilenet_v1", num_classes=4), None, _images(64))
     with pytest.raises(UsageError, match=r"'stage9' is no layer of this ImageClassifier.*Such are stem"):

@@ -11,6 +11,7 @@ from tenfold import fit
 from tenfold.layers.lightnl import LightNonLocal
 from tenfold.methods import AutoNL
 from tenfold.quant import measure_norms
+from tenfold.tasks import Task
 from tenfold.train import TrainConfig
 
 SIDE, PATCH = 16, 4
@@ -64,7 +65,7 @@ def test_lightnl_compares_what_is_far_apart_and_convolutions_of_the_same_reach_c
     assert _accuracy(light=True, steps=200) > 0.9
 
 
-class _Patches:
+class _Patches(Task):
     """The classification of such images as a task."""
 
     name = "patches"

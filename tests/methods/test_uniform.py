@@ -101,6 +101,16 @@ def test_first_stage_of_sat_clamps_and_scales_float_weights(images):
     assert network.body.input_quantizer is None
 
 
+def test_a_convolution_that_gives_the_answer_keeps_8_bit_weights(images):
+    for normalized, bits in ((False, 8), (True, 4)):
+        answer = [nn.Conv2d(8, 5, 1), *([nn.BatchNorm2d(5)] if normalized else [])]
+        network = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), *answer
+        )
+        schemes = describe(QAT(w_bits=4, a_bits=4).attach(network, None, images))
+        assert [schemes[name].w_bits for name in ("0", "3", "5")] == [8, 4, bits]
+
+
 def test_quantizing_twice_is_refused(images):
     network = SAT(w_bits=4, a_bits=4).attach(_Residual(True), None, images)
     with pytest.raises(UsageError, match="quantized already"):

@@ -16,7 +16,8 @@ from tenfold.layers.searchable_lightnl import SearchableNonLocal
 from tenfold.models import Architecture, build, facts, list_models
 from tenfold.models.deepvit import ConvStem, PatchStem
 
-NAMES = list_models()
+# Networks that give each pixel a class have a file of their own.
+NAMES = [name for name in list_models() if "segmentation" not in facts(name).tags]
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from tenfold.export.artifact import read_artifact
 from tenfold.methods import SAT, Method, Pass
 from tenfold.train import Interrupted, TrainConfig, evaluate, fit, load
 from tenfold.train.checkpoints import read_checkpoint
+from tenfold.train.display import Display
 from train.toy_training import ToyTask, assert_same_end, toy_config, toy_network
 
 
@@ -202,6 +203,19 @@ def test_tensorboard_events_are_written(tmp_path):
 # Passes and penalties.
 
 
+def test_what_methods_show_is_renewed_between_epochs(tmp_path, monkeypatch):
+    class Counting(AtStep):
+        name = "counting"
+
+        def status(self):
+            return {"seen": str(self.seen)}
+
+    shown = {}
+    monkeypatch.setattr(Display, "step", lambda _, *, step, status, **others: shown.update({step: status}))
+    run_fit(tmp_path / "run", [Counting()], config={"epochs": 1, "log_steps": 2})
+    assert shown == {1: None, 2: {"seen": "2"}, 3: None, 4: {"seen": "4"}}
+
+
 @dataclass(kw_only=True)
 class TwoPasses(Method):
     """Runs each batch with weights 2 and 0.5, and adds a penalty on one weight."""
@@ -262,18 +276,6 @@ def test_passes_of_several_methods_combine():
 
 
 # Interruption and resumption.
-
-
-@pytest.fixture(autouse=True)
-def _a_signal_too_many_is_a_failure():
-    """SIGTERM by default ends the process without a word, and with it the results of all tests in it."""
-
-    def fail(_number, _frame):
-        raise AssertionError("a SIGTERM came when nobody waited for it")
-
-    inherited = signal.signal(signal.SIGTERM, fail)
-    yield
-    signal.signal(signal.SIGTERM, inherited)
 
 
 @pytest.mark.parametrize("step", [1, 4, 6, 8], ids=["first", "epoch's last", "middle", "very last"])

@@ -12,6 +12,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from tenfold.tasks import Task
 from tenfold.train import TrainConfig
 from tenfold.train.checkpoints import read_checkpoint
 
@@ -19,7 +20,7 @@ CLASSES = 4
 SIDE = 8
 
 
-class ToyTask:
+class ToyTask(Task):
     """Noisy images of a bright quadrant; the class is which one. Every batch is a pure function of its coordinates."""
 
     name = "toy"

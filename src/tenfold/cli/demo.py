@@ -130,7 +130,7 @@ def _export(result: FitResult, path: Path, profile: Any) -> Judged:
     report = export_artifact(result.artifact, path, profile)
     to_stderr(f"  {report}")
     batches = evaluation_batches(export.read_task(path), None, 64)
-    return Judged(path, report, export.evaluate(path, batches, engine="onnxruntime").top1)
+    return Judged(path, report, export.evaluate(path, batches, engine="onnxruntime").metrics["top1"])
 
 
 def _write_report(result: FitResult, files: Sequence[Judged], rows: Sequence[BenchRow], folder: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""`tenfold eval`: the accuracy of an artifact or an ONNX file."""
+"""`tenfold eval`: how good is an artifact or an ONNX file."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,14 +32,14 @@ def evaluate(
     bits: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Measure how often a network is right, on the evaluation part of some data.
+    """Measure how good a network is, on the evaluation part of some data.
 
     Images are prepared exactly as for the training; the file says how. An ONNX file runs without torch.
 
     Args:
         file: an artifact (.safetensors) or an .onnx file.
         data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA.
-        batch_size: images at a time.
+        batch_size: images at a time; an ONNX file segments them one by one.
         engine: runtime of an ONNX file: auto, onnxruntime or openvino.
         threads: CPU threads of the runtime; default: one a core.
         bits: which of its bit-widths to use, where a network has several, such as 4, or 4/8; default: the widest.
@@ -52,9 +53,10 @@ def evaluate(
     if as_json:
         write_json(result)
         return
+    widest = max(map(len, result["metrics"]))
     for name, value in result["metrics"].items():
-        shown = f"{value:.2%}" if name.startswith("top") else f"{value:.4f}"
-        to_stdout(f"{name:8} [bold]{shown}[/]")
+        shown = f"{value:.4f}" if name.startswith("loss") else "-" if math.isnan(value) else f"{value:.2%}"
+        to_stdout(f"{name:{widest}} [bold]{shown}[/]")
     to_stderr(f"[dim]{result['images']} images, {result['engine']}[/]")
 
 
@@ -64,10 +66,7 @@ def _judge_onnx(file: Path, data: str | None, options: Mapping[str, Any]) -> dic
     task = export.read_task(file)
     batches = evaluation_batches(task, data, options["batch_size"])
     found = export.evaluate(file, batches, engine=options["engine"], threads=options["threads"], bits=options["bits"])
-    metrics = {"top1": found.top1}
-    if task.get("num_outputs", 0) >= 10:
-        metrics["top5"] = found.top5
-    return {"metrics": metrics, "images": found.images, "engine": found.engine}
+    return {"metrics": found.metrics, "images": found.images, "engine": found.engine}
 
 
 def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,10 +92,7 @@ def task_of(described: Mapping[str, Any], data: str | None) -> Task:
     """
     from tenfold import tasks
 
-    prepared = dict(described["preprocess"])
-    task = tasks.create(
-        described["task"], data=data_of(described, data), image_size=prepared.pop("size"), **prepared, augment="none"
-    )
+    task = tasks.reopen(described, data_of(described, data))
     check_labels(described, task.describe()["labels"])
     return task
 
@@ -104,17 +100,25 @@ def task_of(described: Mapping[str, Any], data: str | None) -> Task:
 def evaluation_batches(
     task: Mapping[str, Any], data: str | None, batch_size: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """The evaluation images of some data, as the task's description wants them; imports no torch.
+    """The evaluation images of some data with their targets, as the task's description wants them; imports no torch.
 
     Raises:
         UsageError: if the data has other classes than the task, or it is not known which data to take.
     """
     import numpy as np
 
-    from tenfold.data import Preprocess, open_dataset
+    from tenfold.data import WholeImage, open_dataset, read_preprocess
+    from tenfold.data.masks import reopen_masked_images
 
-    preprocess = Preprocess.from_dict(task["preprocess"])
-    dataset = open_dataset(data_of(task, data))
+    preprocess, place = read_preprocess(task["preprocess"]), data_of(task, data)
+    if isinstance(preprocess, WholeImage):
+        masked = reopen_masked_images(task, place)
+        check_labels(task, masked.labels.names)
+        for pair in masked.evaluation:
+            image, mask = masked.read(pair, preprocess.channels)
+            yield preprocess.normalize(preprocess.frame(image))[None], mask[None].astype(np.int64)
+        return
+    dataset = open_dataset(place)
     check_labels(task, dataset.labels)
     images = dataset.evaluation
     for first in range(0, len(images.targets), batch_size):

@@ -70,7 +70,7 @@ def example_images(task: Mapping[str, Any], data: str | None, count: int) -> Ten
     import torch
 
     from tenfold.cli.evaluate import task_of
-    from tenfold.data import Preprocess
+    from tenfold.data import read_preprocess
 
     try:
         return task_of(task, data).example(batch_size=count)
@@ -78,7 +78,7 @@ def example_images(task: Mapping[str, Any], data: str | None, count: int) -> Ten
         if data is not None:
             raise
     to_stderr("[yellow]Compared on random images, since the training images are not at hand. Give --data FOLDER.[/]")
-    preprocess = Preprocess.from_dict(task["preprocess"])
+    preprocess = read_preprocess(task["preprocess"])
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, *preprocess.input_shape), generator=generator, dtype=torch.uint8)
     return torch.from_numpy(preprocess.normalize(pixels.numpy()))

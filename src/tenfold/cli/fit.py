@@ -27,6 +27,7 @@ def fit(
     model: Annotated[str | None, Parameter(group=_WHAT)] = None,
     data: Annotated[str | None, Parameter(group=_WHAT)] = None,
     task: Annotated[str | None, Parameter(group=_WHAT)] = None,
+    head: Annotated[str | None, Parameter(group=_WHAT)] = None,
     method: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = (),
     bits: Annotated[str | None, Parameter(group=_WHAT)] = None,
     budget: Annotated[str | None, Parameter(group=_WHAT)] = None,
@@ -52,15 +53,17 @@ def fit(
 
     Args:
         model: a name that `tenfold models` knows, also timm:NAME and torchvision:NAME.
-        data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits.
-        task: what the network is for; default: classify.
+        data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits. For
+            segment a folder with images/ and masks/, or with train/ and val/ that have them.
+        task: what the network is for: classify, or segment, where a classifier gets a head; default: classify.
+        head: for segment: lraspp (light; the default) or multires (all feature maps, as HRNet does).
         method: what happens while it trains: sat, qat, adabits, fracbits, atomnas, autonl; may be repeated, and
             applies in this order.
         bits: WEIGHTS/ACTIVATIONS for sat and qat, such as 4/4; several for adabits, such as 8,6,5,4.
         budget: upper limits for one image, such as macs=50M,bytes=300k (also params, bitops, latency_ms).
         like: uniform:BITS, to give fracbits the budget of a network with so many bits everywhere.
         weights: an artifact or a checkpoint to start from.
-        image_size: side of the network's input, in pixels.
+        image_size: side of the network's input in pixels; for segment its short side.
         pixels: feed raw pixels 0..255, as SAT's papers do.
         subset: train on so many images only.
         skip_bad: leave out images that cannot be read, instead of stopping at them.
@@ -83,6 +86,7 @@ def fit(
         recipe=find_recipe(recipe) if recipe else recipe_of_run(run) if run else None,
         quick=quick,
         model=model,
+        head=head,
         task=task,
         data=data,
         methods=method,
@@ -112,7 +116,7 @@ def fit(
 
 
 def _says_nothing(typed: Typed) -> bool:
-    said = (typed.recipe, typed.model, typed.task, typed.data, typed.bits, typed.budget, typed.like)
+    said = (typed.recipe, typed.model, typed.head, typed.task, typed.data, typed.bits, typed.budget, typed.like)
     options = (typed.task_options or {}).values()
     return not (any(said) or typed.methods or typed.train or typed.settings or any(o is not None for o in options))
 

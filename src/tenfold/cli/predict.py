@@ -1,4 +1,4 @@
-"""`tenfold predict`: what is on some images."""
+"""`tenfold predict`: what is on some images, and where."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tenfold.cli.output import to_stdout, write_json
+from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.values import ONNX_SUFFIX, parse_bits
 from tenfold.errors import MissingDataError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tenfold.export.prediction import Prediction
+
+_FOLDER = Path("predictions")
 
 
 def predict(
@@ -22,19 +27,21 @@ def predict(
     /,
     *images: Path,
     top: int = 3,
+    out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
     engine: str = "auto",
     threads: int | None = None,
     bits: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Say what is on images.
+    """Say what is on images; of a segmentation, draw where.
 
     An ONNX file runs without torch: it starts in a fraction of a second.
 
     Args:
         file: an artifact (.safetensors) or an .onnx file.
         images: image files, or folders of them.
-        top: how many answers for each image.
+        top: how many answers for each image; of a segmentation the classes that cover most of it.
+        out: folder for the pictures of a segmentation, NAME_mask.png and NAME_overlay.png; default: predictions.
         engine: runtime of an ONNX file: auto, onnxruntime or openvino.
         threads: CPU threads of the runtime; default: one a core.
         bits: which of its bit-widths to use, where a network has several, such as 4, or 4/8; default: the widest.
@@ -52,8 +59,10 @@ def predict(
         found = export.predict(file, paths, top=top, engine=engine, threads=threads, bits=width)
     else:
         found = _predict_artifact(file, paths, top, width)
+    drawn = _draw(found, out)
     if as_json:
-        write_json({"file": file, "predictions": [one.to_dict() for one in found]})
+        rows = [{**one.to_dict(), **files} for one, files in zip(found, drawn, strict=True)]
+        write_json({"file": file, "predictions": rows})
         return
     from rich.table import Table
 
@@ -66,6 +75,27 @@ def predict(
             style = "" if rank == 0 else "dim"
             table.add_row("" if rank else str(one.image), label, f"{probability:.1%}", style=style)
     to_stdout(table)
+    for files in drawn:
+        for path in files.values():
+            to_stderr(f"[dim]{path}[/]")
+
+
+def _draw(found: Sequence[Prediction], out: Path | None) -> list[dict[str, Path]]:
+    """Write the pictures of a segmentation; returns the files of each image, none for a classifier."""
+    from tenfold.export.prediction import PixelPrediction
+
+    pictures = [one for one in found if isinstance(one, PixelPrediction)]
+    if out is not None and not pictures:
+        raise UsageError("--out is for the pictures of a segmentation; this network gives labels only. Leave it out.")
+    names = [one.image.stem for one in pictures]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(
+            f"several images are named {twice!r}, and their pictures would overwrite each other. "
+            "Predict them in several calls, each with an --out of its own."
+        )
+    written = {one.image: dict(zip(("mask", "overlay"), one.write(out or _FOLDER), strict=True)) for one in pictures}
+    return [written.get(one.image, {}) for one in found]
 
 
 def _image_files(places: Sequence[Path]) -> list[Path]:
@@ -89,20 +119,16 @@ def _predict_artifact(file: Path, images: Sequence[Path], top: int, width: tuple
     import torch
 
     from tenfold.cli.artifacts import open_artifact
-    from tenfold.data import Preprocess, read_image
-    from tenfold.export.prediction import Prediction
+    from tenfold.export.prediction import answers
     from tenfold.quant import set_bits
 
     network, header = open_artifact(file)
     if width is not None:
         set_bits(network, width)
-    preprocess = Preprocess.from_dict(header["task"]["preprocess"])
-    labels = header["task"].get("labels") or []
-    found = []
-    for path in images:
+
+    def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits = network(torch.from_numpy(preprocess(read_image(path))[None]))[0]
-        best = torch.softmax(logits.double(), 0).topk(min(top, len(logits)))
-        names = [labels[k] if k < len(labels) else str(k) for k in best.indices.tolist()]
-        found.append(Prediction(path, tuple(zip(names, best.values.tolist(), strict=True))))
-    return found
+            outputs: NDArray[np.float32] = network(torch.from_numpy(inputs)).numpy()
+        return outputs
+
+    return answers(run, header["task"], images, top)

@@ -76,11 +76,12 @@ def _from_name(name: str, options: dict[str, Any], image: Sequence[int] | None) 
 
 
 def _from_artifact(path: str, options: dict[str, Any]) -> tuple[nn.Module, tuple[int, ...]]:
+    from tenfold.data import read_preprocess
+
     if options:
         raise UsageError("--set does not go with an artifact: its network is built already.")
     network, header = open_artifact(path)
-    preprocess = header["task"]["preprocess"]
-    return network, (preprocess["channels"], preprocess["size"], preprocess["size"])
+    return network, read_preprocess(header["task"]["preprocess"]).input_shape
 
 
 def _profile_onnx(path: str, *, as_json: bool) -> None:

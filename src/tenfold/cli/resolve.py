@@ -30,6 +30,7 @@ class Typed:
     recipe: Path | None = None
     quick: bool = False
     model: str | None = None
+    head: str | None = None
     task: str | None = None
     data: str | None = None
     methods: Sequence[str] = ()
@@ -57,6 +58,8 @@ def resolve_recipe(typed: Typed) -> Recipe:
     if typed.model:
         # The whole table: options of the recipe's model mean nothing to another one.
         overrides.append(f"model={{kind = {json.dumps(typed.model)}}}")
+    if typed.head:
+        overrides.append(f"model.head={json.dumps(typed.head)}")
     if typed.budget:
         overrides.append(f"budget={json.dumps(typed.budget)}")
     overrides += _method_overrides(typed)
@@ -66,7 +69,7 @@ def resolve_recipe(typed: Typed) -> Recipe:
             "which network? Say --model NAME (`tenfold models` lists them) or --recipe NAME (`tenfold recipes list`)."
         )
     if recipe.task is None:
-        raise UsageError("what is the network for? Say --task classify, and --data FOLDER.")
+        raise UsageError("what is the network for? Say --task classify or --task segment, and --data FOLDER.")
     return recipe
 
 
@@ -162,7 +165,7 @@ def make_task(recipe: Recipe) -> Task:
 
 
 def make_network(recipe: Recipe, task: Task) -> nn.Module:
-    """The network of a recipe, with as many outputs and input channels as the task has.
+    """The network of a recipe, with as many outputs and input channels as the task has, for each pixel if need be.
 
     Its first weights are drawn by the recipe's seed, so that the same recipe starts from the same network.
     """
@@ -173,7 +176,10 @@ def make_network(recipe: Recipe, task: Task) -> nn.Module:
     assert recipe.model is not None
     torch.manual_seed(recipe.train.seed)
     fitting = {"num_classes": task.describe()["num_outputs"], "in_channels": task.input_shape[0]}
-    return models.build(recipe.model.kind, **{**fitting, **recipe.model.options})
+    name, options = recipe.model.kind, {**fitting, **recipe.model.options}
+    if task.per_pixel:
+        name, options = models.for_pixels(name, options)
+    return models.build(name, **options)
 
 
 def make_methods(recipe: Recipe) -> list[Method]:

@@ -20,6 +20,8 @@ def start_from(network: nn.Module, path: str | Path) -> dict[str, float] | None:
     From an artifact of Tenfold everything that the network has is taken, and what only quantizers have is left behind
     (SAT's second stage starts so, sat.md section 4). Other files must fit the network: by name, or else by position.
 
+    Weights of a classifier start the backbone of a segmentation network; its head stays fresh.
+
     Args:
         network: freshly built; changed in place.
         path: an artifact, or the `.safetensors` or PyTorch checkpoint of another program.
@@ -40,14 +42,25 @@ def start_from(network: nn.Module, path: str | Path) -> dict[str, float] | None:
         except ArtifactError:
             header, tensors = {}, {}  # not ours: read_checkpoint says what is wrong, if anything is
         if header:
-            _load_shared(network, tensors, path)
-            return _float_metrics(header)
+            started = _part_that_starts(network, tensors)
+            _load_shared(started, tensors, path)
+            return _float_metrics(header) if started is network else None
     state = models.read_checkpoint(path)
+    network = _part_that_starts(network, state)
     if state.keys() == network.state_dict().keys():
         _load_shared(network, state, path)
     else:
         models.load_by_position(network, state)
     return None
+
+
+def _part_that_starts(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network, or the backbone of a segmentation network for weights that know no backbone."""
+    from tenfold.models import Segmenter
+
+    if isinstance(network, Segmenter) and not any(name.startswith("backbone.") for name in tensors):
+        return network.get_submodule("backbone")
+    return network
 
 
 def _load_shared(network: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:

@@ -17,7 +17,7 @@ def result_table(report: Mapping[str, Any]) -> RenderableType:
     from rich.console import Group
 
     parts: list[RenderableType] = [_before_and_after(report)]
-    for part in (_widths(report), _atoms_left(report), _learned_bits(report)):
+    for part in (_widths(report), _choices_made(report), _atoms_left(report), _learned_bits(report)):
         if part is not None:
             parts.extend(("", part))
     return Group(*parts)
@@ -70,25 +70,55 @@ def _widths(report: Mapping[str, Any]) -> Table | None:
     return table
 
 
+def _choices_made(report: Mapping[str, Any]) -> Text | None:
+    """How many choices AutoNL left open, where LightNL is, and what it used of its budget."""
+    from rich.text import Text
+
+    from tenfold.train.report import facts, found_choices, numbers
+
+    outcome = found_choices.decided(report)
+    if outcome is None:
+        return None
+    words = [f"{outcome.opened} of {len(outcome.choices)} choices open"]
+    if outcome.forced:
+        words[0] += f", {outcome.forced} closed for the limit"
+    if outcome.lights:
+        words.append(f"LightNL at {outcome.placed} of {len(outcome.lights)} places")
+    if outcome.vanished:
+        words.append(f"{outcome.vanished} of {len(outcome.blocks)} blocks vanished")
+    words += _limits_used(outcome.limits, outcome.used, facts.LABELS)
+    if not outcome.limits and math.isfinite(outcome.after):
+        words.append(f"MACs {numbers.count(outcome.after)} of {numbers.count(outcome.before)}")
+    return Text.assemble(("autonl: ", "bold"), "; ".join(words))
+
+
+def _limits_used(limits: Mapping[str, float], used: Mapping[str, float], labels: Mapping[str, str]) -> list[str]:
+    """What was asked for, and how much of it is used."""
+    from tenfold.train.report import numbers
+
+    words = []
+    for quantity, limit in limits.items():
+        share = f", {numbers.percent(used[quantity], 2)} used" if math.isfinite(used[quantity]) else ""
+        words.append(f"{labels[quantity]} at most {numbers.spelling(quantity)(limit)}{share}")
+    return words
+
+
 def _atoms_left(report: Mapping[str, Any]) -> Text | None:
     """How many atoms AtomNAS left of each kernel size, and what it used of its budget."""
     from rich.text import Text
 
-    from tenfold.train.report import found_atoms, numbers
+    from tenfold.train.report import facts, found_atoms, numbers
 
     outcome = found_atoms.shrunk(report)
     if outcome is None:
         return None
     before, after = outcome.before, outcome.after
     words = [f"{after.total()} of {before.total()} atoms left"]
-    words.append(", ".join(f"{found_atoms.side(kernel)} {after[kernel]}" for kernel in outcome.kernels))
+    words.append(", ".join(f"{numbers.side(kernel)} {after[kernel]}" for kernel in outcome.kernels))
     vanished = sum(block.has_vanished for block in outcome.blocks)
     if vanished:
         words.append(f"{vanished} of {len(outcome.blocks)} blocks vanished")
-    for quantity, limit in outcome.limits.items():
-        used = outcome.used[quantity]
-        share = f", {numbers.percent(used, 2)} used" if math.isfinite(used) else ""
-        words.append(f"{found_atoms.LABELS[quantity]} at most {numbers.spelling(quantity)(limit)}{share}")
+    words += _limits_used(outcome.limits, outcome.used, facts.LABELS)
     return Text.assemble(("atomnas: ", "bold"), "; ".join(words))
 
 
@@ -102,11 +132,7 @@ def _learned_bits(report: Mapping[str, Any]) -> Text | None:
     if outcome is None:
         return None
     labels = {"bitops": "BitOPs", "bytes": "size"}
-    words = []
-    for quantity, limit in outcome.limits.items():
-        used = outcome.used[quantity]
-        share = f", {numbers.percent(used, 2)} used" if math.isfinite(used) else ""
-        words.append(f"{labels[quantity]} at most {numbers.spelling(quantity)(limit)}{share}")
+    words = _limits_used(outcome.limits, outcome.used, labels)
     for name, layers in (
         ("weights", [layer.w_bits for layer in outcome.layers]),
         ("inputs", [layer.a_bits for layer in outcome.layers]),

@@ -16,12 +16,17 @@ _HOMES = {
     "Draws": "draws",
     "FileImages": "folders",
     "Images": "dataset",
+    "LabelSet": "label_sets",
+    "MaskedImages": "masks",
     "Preprocess": "preprocess",
+    "WholeImage": "preprocess",
     "cache_folder": "cache",
     "decode_image": "images",
     "open_dataset": "catalog",
+    "open_masked_images": "masks",
     "prefetch": "threads",
     "read_image": "images",
+    "read_preprocess": "preprocess",
     "stratified_order": "draws",
 }
 

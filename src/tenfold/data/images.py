@@ -40,6 +40,7 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the upright image."""
 
 _ORIENTATION_TAG = 0x0112
+_JPEGS = frozenset({"JPEG", "MPO"})
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -74,8 +75,8 @@ def decode_image(content: bytes, name: str) -> NDArray[np.uint8]:
     Raises:
         DataError: as `read_image`.
     """
-    with _opened(io.BytesIO(content), name) as (image, orientation):
-        return np.array(_plain(image, orientation, 3, name))
+    with opened(io.BytesIO(content), name) as (image, orientation):
+        return np.array(plain(image, orientation, 3, name))
 
 
 def load_image(path: str | Path, channels: int = 3) -> Image.Image:
@@ -85,8 +86,8 @@ def load_image(path: str | Path, channels: int = 3) -> Image.Image:
         MissingDataError: if there is no such file.
         DataError: as `read_image`.
     """
-    with _opened(path, str(path)) as (image, orientation):
-        return _plain(image, orientation, channels, str(path))
+    with opened(path, str(path)) as (image, orientation):
+        return plain(image, orientation, channels, str(path))
 
 
 def load_crop(
@@ -112,7 +113,7 @@ def load_crop(
         MissingDataError: if there is no such file.
         DataError: as `read_image`.
     """
-    with _opened(path, str(path)) as (image, orientation):
+    with opened(path, str(path)) as (image, orientation):
         width, height = image.size
         if orientation in _SIDEWAYS:
             width, height = height, width
@@ -121,10 +122,26 @@ def load_crop(
         if shrink > 1 or channels == 1:
             stored_width, stored_height = image.size
             image.draft("L" if channels == 1 else "RGB", (stored_width // shrink, stored_height // shrink))
-        plain = _plain(image, orientation, channels, str(path))
-        across, down = plain.width / width, plain.height / height
+        decoded = plain(image, orientation, channels, str(path))
+        across, down = decoded.width / width, decoded.height / height
         box = (left * across, top * down, right * across, bottom * down)
-        return plain.resize((size, size), resample, box=box)
+        return decoded.resize((size, size), resample, box=box)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an upright image in pixels, from the file's header alone.
+
+    The EXIF orientation counts in a JPEG only; in other formats it may stand behind the pixels.
+
+    Raises:
+        MissingDataError: if there is no such file.
+        DataError: if it is too large, or not an image.
+    """
+    with _named_errors(str(path)), Image.open(path, formats=FORMATS) as image:
+        _check_size(image.size, str(path))
+        width, height = image.size
+        sideways = image.format in _JPEGS and _orientation(image) in _SIDEWAYS
+        return (height, width) if sideways else (width, height)
 
 
 def check_image(path: str | Path) -> None:
@@ -134,18 +151,29 @@ def check_image(path: str | Path) -> None:
         MissingDataError: if there is no such file.
         DataError: as `read_image`.
     """
-    with _opened(path, str(path)) as (image, orientation):
+    with opened(path, str(path)) as (image, orientation):
         image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
-        _plain(image, orientation, 3, str(path))
+        plain(image, orientation, 3, str(path))
 
 
 @contextmanager
-def _opened(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[Image.Image, int]]:
-    """Open the header, check the size, and turn whatever Pillow raises inside the block into an error with a name."""
+def opened(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[Image.Image, int]]:
+    """Open an image, and check its size before it is decoded; gives it with its EXIF orientation.
+
+    Raises:
+        MissingDataError: if there is no such file.
+        DataError: for whatever Pillow raises inside the block, with the name.
+    """
+    with _named_errors(name), Image.open(source, formats=FORMATS) as image:
+        _check_size(image.size, name)
+        yield image, _orientation(image)
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises inside the block into an error with a name."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            _check_size(image.size, name)
-            yield image, _orientation(image)
+        yield
     except TenfoldError:
         raise
     except FileNotFoundError as error:
@@ -166,7 +194,7 @@ def _opened(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[Image.
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format not in ("JPEG", "MPO"):
+    if image.format not in _JPEGS:
         image.load()  # its EXIF may follow the pixels; only a JPEG gains from being decoded later
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
@@ -184,7 +212,7 @@ def _too_large(name: str, got: str) -> str:
     return f"the image {name} is too large: {got}; at most {MAX_PIXELS:,} pixels are decoded. Make it smaller first."
 
 
-def _plain(image: Image.Image, orientation: int, channels: int, name: str) -> Image.Image:
+def plain(image: Image.Image, orientation: int, channels: int, name: str) -> Image.Image:
     """Decode, bring to RGB or L, and turn upright."""
     image.load()
     if image.mode == "F" or image.mode.startswith("I"):
@@ -196,9 +224,12 @@ def _plain(image: Image.Image, orientation: int, channels: int, name: str) -> Im
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert("RGB").convert(mode)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    return image
+    return turned_upright(image, orientation)
+
+
+def turned_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn an image as its EXIF orientation says."""
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _from_wide_integers(image: Image.Image, name: str) -> Image.Image:

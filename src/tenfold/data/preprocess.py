@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,27 +25,20 @@ _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocess:
-    """Short side to `resize`, centre crop of `size`, then x = (pixel / 255 - mean) / std.
-
-    The geometry equals torchvision's `Resize(resize)` and `CenterCrop(size)` on Pillow images, bit for bit.
+class Normalization:
+    """From pixels to x = (pixel / 255 - mean) / std; how the picture gets its size is for subclasses to say.
 
     Args:
-        size: side of the square that the network sees, in pixels.
-        resize: length of the short side before the crop, in pixels, at least `size`.
         mean: per channel, in 0..1.
         std: per channel, above 0.
-        interpolation: filter of the resize, antialiased as Pillow does it.
+        interpolation: filter of every resize, antialiased as Pillow does it.
         channels: 3 for RGB, 1 for grey.
         pixels: give the raw pixels 0..255 as floats and ignore mean and std (the convention of SAT, sat.md 2.4).
 
     Raises:
-        ShapeError: if a size is not a whole number of pixels in 1..4096, or the crop is larger than the image.
-        UsageError: if another field has a value that is not allowed.
+        UsageError: if a field has a value that is not allowed.
     """
 
-    size: int
-    resize: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
@@ -53,10 +46,6 @@ class Preprocess:
     pixels: bool = False
 
     def __post_init__(self) -> None:
-        check_side("size", self.size)
-        check_side("resize", self.resize)
-        if self.resize < self.size:
-            raise ShapeError(f"resize is {self.resize}, but a crop of {self.size} needs at least {self.size}.")
         if self.channels not in (1, 3):
             raise UsageError(f"channels is {self.channels!r}; allowed are 1 (grey) and 3 (RGB).")
         if self.interpolation not in _RESAMPLE:
@@ -70,7 +59,7 @@ class Preprocess:
             raise UsageError(f"std is {self.std}; each number must be above 0.")
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """From one image, uint8 (H, W, 3) or grey (H, W) or (H, W, 1), to float32 (C, size, size).
+        """From one image, uint8 (H, W, 3) or grey (H, W) or (H, W, 1), to float32 (C, height, width).
 
         Raises:
             ShapeError: if the array is not an image of eight bits.
@@ -78,29 +67,13 @@ class Preprocess:
         return self.normalize(self.frame(self._as_pillow(image)))
 
     def frame(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize and crop an image of mode RGB or L: uint8 (C, size, size).
+        """Bring an image of mode RGB or L to its size: uint8 (C, height, width)."""
+        raise NotImplementedError
 
-        Raises:
-            DataError: if the image is so narrow that it cannot be resized.
-        """
-        mode = "L" if self.channels == 1 else "RGB"
-        if image.mode != mode:
-            image = image.convert(mode)
-        width, height = image.size
-        if min(width, height) != self.resize:
-            longer = int(self.resize * max(width, height) / min(width, height))
-            if longer * self.resize > MAX_PIXELS:
-                raise DataError(
-                    f"an image of {width} x {height} pixels is too narrow: with a short side of {self.resize} it would "
-                    f"have more than {MAX_PIXELS:,} pixels. Crop it first, or remove it from the data."
-                )
-            width, height = (self.resize, longer) if width <= height else (longer, self.resize)
-            image = image.resize((width, height), self.resample)
-        # round() is half-to-even here, as in torchvision: the crop must fall on the very same pixel.
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        if (width, height) != (self.size, self.size):
-            image = image.crop((left, top, left + self.size, top + self.size))
-        return channels_first(image)
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network sees."""
+        raise NotImplementedError
 
     def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """From uint8 (..., C, H, W) to the float32 numbers the network takes, of the same shape."""
@@ -112,11 +85,6 @@ class Preprocess:
         return numbers
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of what comes out."""
-        return (self.channels, self.size, self.size)
-
-    @property
     def resample(self) -> Image.Resampling:
         """Pillow's name of the interpolation."""
         return _RESAMPLE[self.interpolation]
@@ -126,7 +94,7 @@ class Preprocess:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Preprocess:
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
         """Rebuild from `to_dict`.
 
         Raises:
@@ -148,6 +116,10 @@ class Preprocess:
         mean, std = np.array(self.mean)[:, None, None], np.array(self.std)[:, None, None]
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
+    def _in_mode(self, image: Image.Image) -> Image.Image:
+        mode = "L" if self.channels == 1 else "RGB"
+        return image if image.mode == mode else image.convert(mode)
+
     def _as_pillow(self, image: NDArray[np.uint8]) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
             raise ShapeError(
@@ -157,6 +129,126 @@ class Preprocess:
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[:, :, 0]
         return Image.fromarray(np.ascontiguousarray(image))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess(Normalization):
+    """Short side to `resize`, centre crop of `size`: how a classifier gets its image.
+
+    The geometry equals torchvision's `Resize(resize)` and `CenterCrop(size)` on Pillow images, bit for bit.
+
+    Args:
+        size: side of the square that the network sees, in pixels.
+        resize: length of the short side before the crop, in pixels, at least `size`.
+
+    Raises:
+        ShapeError: if a size is not a whole number of pixels in 1..4096, or the crop is larger than the image.
+        UsageError: if another field has a value that is not allowed.
+    """
+
+    size: int
+    resize: int
+
+    def __post_init__(self) -> None:
+        check_side("size", self.size)
+        check_side("resize", self.resize)
+        if self.resize < self.size:
+            raise ShapeError(f"resize is {self.resize}, but a crop of {self.size} needs at least {self.size}.")
+        super().__post_init__()
+
+    def frame(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize and crop an image of mode RGB or L: uint8 (C, size, size).
+
+        Raises:
+            DataError: if the image is so narrow that it cannot be resized.
+        """
+        image = self._in_mode(image)
+        width, height = image.size
+        if min(width, height) != self.resize:
+            longer = int(self.resize * max(width, height) / min(width, height))
+            if longer * self.resize > MAX_PIXELS:
+                raise DataError(
+                    f"an image of {width} x {height} pixels is too narrow: with a short side of {self.resize} it would "
+                    f"have more than {MAX_PIXELS:,} pixels. Crop it first, or remove it from the data."
+                )
+            width, height = (self.resize, longer) if width <= height else (longer, self.resize)
+            image = image.resize((width, height), self.resample)
+        # round() is half-to-even here, as in torchvision: the crop must fall on the very same pixel.
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        if (width, height) != (self.size, self.size):
+            image = image.crop((left, top, left + self.size, top + self.size))
+        return channels_first(image)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what comes out."""
+        return (self.channels, self.size, self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeImage(Normalization):
+    """The whole image, for answers that belong to its places: resized to one size, or covered by windows.
+
+    Args:
+        height: of what the network sees, in pixels.
+        width: likewise.
+        windows: leave the image its size (but enlarge one that is smaller than a window, in proportion), for a network
+            that is run on overlapping windows of height x width.
+
+    Raises:
+        ShapeError: if a side is not a whole number of pixels in 1..4096.
+        UsageError: if another field has a value that is not allowed.
+    """
+
+    height: int
+    width: int
+    windows: bool = False
+
+    def __post_init__(self) -> None:
+        check_side("height", self.height)
+        check_side("width", self.width)
+        super().__post_init__()
+
+    def frame(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize an image of mode RGB or L: uint8 (C, H, W), the size of the network's input unless for windows.
+
+        Raises:
+            DataError: if an image is so narrow that it cannot be enlarged to a window.
+        """
+        size = self.frame_size(image.width, image.height)
+        image = self._in_mode(image)
+        return channels_first(image if image.size == size else image.resize(size, self.resample))
+
+    def frame_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height to which an image of some size is brought.
+
+        Raises:
+            DataError: as `frame`.
+        """
+        if not self.windows:
+            return self.width, self.height
+        factor = max(1.0, self.width / width, self.height / height)
+        across, down = max(self.width, round(width * factor)), max(self.height, round(height * factor))
+        if across * down > MAX_PIXELS:
+            raise DataError(
+                f"an image of {width} x {height} pixels is too narrow: enlarged to a window of {self.width} x "
+                f"{self.height} it would have more than {MAX_PIXELS:,} pixels. Crop it first."
+            )
+        return across, down
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network sees."""
+        return (self.channels, self.height, self.width)
+
+
+def read_preprocess(fields: dict[str, Any]) -> Preprocess | WholeImage:
+    """Rebuild either kind from its `to_dict`.
+
+    Raises:
+        UsageError: as `Normalization.from_dict` raises.
+    """
+    return WholeImage.from_dict(fields) if "height" in fields else Preprocess.from_dict(fields)
 
 
 def channels_first(image: Image.Image) -> NDArray[np.uint8]:

@@ -88,7 +88,8 @@ class ExportReport:
         worst_relative: that error: root mean square, as a share of the deviation of the values.
         output_error: largest error of the outputs, in their own units, the whole file at work.
         relative_error: root mean square error of the outputs, as a share of their deviation.
-        top1_agreement: share of images with the same arg-max; None if the outputs are no classes.
+        top1_agreement: share of images (of a segmentation: of pixels) with the same arg-max; None if the outputs are no
+            classes.
         images: how many images were compared.
         engines: by runtime, the largest relative error of any layer on exact inputs; None if the runtime cannot run the
             file. One whose error is too large may not run it.
@@ -235,7 +236,7 @@ def compare(
     outputs, truth = np.concatenate(found), np.concatenate(wanted)
     if outputs.shape != truth.shape:
         raise ExportError(f"the exported graph gives outputs of shape {outputs.shape}, the network {truth.shape}.")
-    has_classes = truth.ndim == 2 and truth.shape[1] > 1
+    has_classes = truth.ndim in (2, 4) and truth.shape[1] > 1  # one answer an image, or one a pixel
     return Comparison(
         checks,
         local,

@@ -51,6 +51,15 @@ class Searchable(nn.Module):
         """Multiply-adds for one image of that size at the input, without searchable layers inside."""
         raise NotImplementedError
 
+    @property
+    def candidates(self) -> dict[str, list[float]]:
+        """What its settings may be, each list in the order in which its choices open, from the cheapest."""
+        raise NotImplementedError
+
+    def chosen(self, opened: Openness) -> dict[str, float]:
+        """Which of the `candidates` a decision (of booleans) takes; a choice that is not named is open."""
+        raise NotImplementedError
+
     def plain(self) -> nn.Module:
         """The same as an ordinary layer, with the same parameters; everything must be decided."""
         raise NotImplementedError

@@ -147,6 +147,18 @@ class SearchableBlock(FusedAtomicBlock, Searchable):
         each = self.in_channels * height * width + area * places + self.out_channels * places + squeeze
         return opened.get("keep", 1) * hidden * each
 
+    @property
+    def candidates(self) -> dict[str, list[float]]:
+        """As of `Searchable`: kernel sizes, and hidden channels over input channels."""
+        widths = sorted({min(self.narrow, self.hidden), self.hidden})
+        return {"kernel": [3, 5], "expansion": [width / self.in_channels for width in widths]}
+
+    def chosen(self, opened: Openness) -> dict[str, float]:
+        """As of `Searchable`."""
+        candidates = self.candidates
+        kernel = candidates["kernel"][bool(opened.get("kernel", True))]
+        return {"kernel": kernel, "expansion": candidates["expansion"][-1 if opened.get("wide", True) else 0]}
+
     def removed_channels(self) -> list[int]:
         """The hidden channels that go when the larger expansion is not taken."""
         return list(range(self.narrow, self.hidden))

@@ -194,6 +194,19 @@ class SearchableNonLocal(Searchable):
                 total = total + by_ratio * by_stride * products
         return opened.get("place", 1) * total
 
+    @property
+    def candidates(self) -> dict[str, list[float]]:
+        """As of `Searchable`: ratios that rise, and strides that fall."""
+        return {"ratio": list(self.ratios), "stride": list(self.strides)}
+
+    def chosen(self, opened: Openness) -> dict[str, float]:
+        """As of `Searchable`."""
+        ratio, stride = (
+            len(list(takewhile(lambda name: opened.get(name, True), names)))
+            for names in (self.ratio_names, self.stride_names)
+        )
+        return {"ratio": self.ratios[ratio], "stride": self.strides[stride]}
+
     def declared_macs(self, x: Tensor) -> int:
         """The two products at the largest ratio and the finest stride that are left."""
         costs = product_costs(self.channels, x.shape[2], x.shape[3], self.ratio, self.stride)

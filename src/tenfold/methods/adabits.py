@@ -153,8 +153,9 @@ class AdaBits(Method):
             if is_teacher or self._taught is None:
                 self._taught = outputs.detach()
                 return loss
-            wanted = F.log_softmax(self._taught.float(), dim=1)
-            distance = F.kl_div(F.log_softmax(outputs.float(), dim=1), wanted, log_target=True, reduction="batchmean")
+            wanted, got = F.log_softmax(self._taught.float(), dim=1), F.log_softmax(outputs.float(), dim=1)
+            answers = outputs.numel() / outputs.shape[1]  # one an image, or one a pixel
+            distance = F.kl_div(got, wanted, log_target=True, reduction="sum") / answers
             return loss + self.distillation * distance
 
         return adjust

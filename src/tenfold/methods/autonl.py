@@ -114,7 +114,17 @@ class AutoNL(Method):
             )
         network.to(example.device)
         self._search = self._searched(network)
-        self._all_sites = [(site.name, site.height, site.width) for site in self._search.sites]
+        whole = self._search.macs_by_site({})
+        self._all_sites: list[dict[str, Any]] = [
+            {
+                "name": site.name,
+                "height": site.height,
+                "width": site.width,
+                "candidates": site.layer.candidates,
+                "macs": {"before": int(whole[site.name])},
+            }
+            for site in self._search.sites
+        ]
         smallest = self._search.smallest()
         # What another method will remove, this search need not.
         if self._limit is not None and smallest > self._limit and not getattr(network, "shrinks", False):
@@ -169,6 +179,7 @@ class AutoNL(Method):
     def step_end(self, run: Any) -> None:
         """Set the strength of the cost; at the end of the search, become what was found."""
         self._step, self._network = run.step, run.network
+        decides = False
         if self._found is None:
             if run.world.size > 1:  # all processes judge by the same norms; so the first one's state is everyone's
                 self._search.share()
@@ -176,9 +187,11 @@ class AutoNL(Method):
             is_warm = run.step >= self.warmup_share * length
             self._strength = self._full_strength(run) if is_warm else 0.0
             self._drop_gates(run.network, not is_warm)
-            if run.step >= round(length):
+            decides = run.step >= round(length)
+            if decides:
+                self._record()  # what the norms alone say, before the limit has its way
                 self._become(run)
-        if run.step % run.steps_per_epoch == 0:
+        if decides or run.step % run.steps_per_epoch == 0:
             self._record()
 
     def _full_strength(self, run: Any) -> float:
@@ -227,6 +240,8 @@ class AutoNL(Method):
         self._found = {
             "cut": cut,
             "macs": int(self._search.macs(opened)),
+            "site_macs": {name: int(macs) for name, macs in self._search.macs_by_site(opened).items()},
+            "chosen": self._search.chosen(opened),
             "choices": {
                 name: {"open": is_open, "margin": margins[name], "threshold": thresholds[name]}
                 for name, is_open in opened.items()
@@ -297,22 +312,24 @@ class AutoNL(Method):
             found.architecture, found.cuts = found.found_architecture(), []
 
     def report(self, network: nn.Module) -> dict[str, Any]:
-        """What was chosen where, with margins and thresholds, and the way there."""
+        """What was chosen where, among what, with margins and thresholds, and the way there."""
         architecture = getattr(network, "architecture", None)
-        choices = {} if self._found is None else self._found["choices"]
+        found: dict[str, Any] = {"macs": None, "site_macs": {}, "chosen": {}, "choices": {}, **(self._found or {})}
         return {
             "limit": self._limit,
-            "macs": {"before": self._first_macs, "after": None if self._found is None else self._found["macs"]},
+            "macs": {"before": self._first_macs, "after": found["macs"]},
             "sites": [
                 {
-                    "name": name,
-                    "height": height,
-                    "width": width,
+                    **site,
+                    "macs": {**site["macs"], "after": found["site_macs"].get(site["name"])},
+                    "chosen": found["chosen"].get(site["name"]),
                     "choices": {
-                        full.partition(":")[2]: one for full, one in choices.items() if full.startswith(f"{name}:")
+                        full.partition(":")[2]: one
+                        for full, one in found["choices"].items()
+                        if full.startswith(f"{site['name']}:")
                     },
                 }
-                for name, height, width in self._all_sites
+                for site in self._all_sites
             ],
             "trajectory": self._trajectory,
             "architecture": None if architecture is None else architecture.to_dict(),

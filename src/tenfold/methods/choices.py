@@ -45,19 +45,22 @@ class Site:
 
 
 def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
-    """All searchable layers of a network with the sizes of their inputs, in the order of definition.
+    """All searchable layers of a network with the sizes of their inputs, in the order of execution.
 
     Args:
         network: left as it was.
         example: a batch of its inputs, (B, C, H, W), on the network's device.
     """
     layers = {name: module for name, module in network.named_modules() if isinstance(module, Searchable)}
-    sizes: dict[nn.Module, tuple[int, int]] = {}
+    sizes: dict[str, tuple[int, int]] = {}  # in the order of the calls
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sizes[module] = (inputs[0].shape[2], inputs[0].shape[3])
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            sizes[name] = (inputs[0].shape[2], inputs[0].shape[3])
 
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers.values()]
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
     modes = {module: module.training for module in network.modules()}
     try:
         with torch.no_grad():
@@ -71,13 +74,12 @@ def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
     return [
         Site(
             name=name,
-            layer=layer,
-            height=sizes[layer][0],
-            width=sizes[layer][1],
+            layer=layers[name],
+            height=height,
+            width=width,
             around=next((block for block in blocks if name.startswith(f"{block}.")), ""),
         )
-        for name, layer in layers.items()
-        if layer in sizes
+        for name, (height, width) in sizes.items()
     ]
 
 
@@ -101,12 +103,24 @@ class ChoiceSearch:
 
     def macs(self, opened: Opened) -> Any:
         """Multiply-adds for one image; a choice that is not named is open."""
-        total: Any = self._fixed
-        for site in self.sites:
-            local = {choice: opened.get(site.full(choice), 1) for choice in site.layer.choices}
-            around = opened.get(f"{site.around}:keep", 1) if site.around else 1
-            total = total + around * site.layer.macs(site.height, site.width, local)
-        return total
+        return sum(self.macs_by_site(opened).values(), self._fixed)
+
+    def macs_by_site(self, opened: Opened) -> dict[str, Any]:
+        """What each site has of the multiply-adds, by its name; a block without the LightNL inside it."""
+        return {
+            site.name: (opened.get(f"{site.around}:keep", 1) if site.around else 1)
+            * site.layer.macs(site.height, site.width, _local(site, opened))
+            for site in self.sites
+        }
+
+    def chosen(self, opened: Mapping[str, bool]) -> dict[str, dict[str, float]]:
+        """The settings of the sites that a decision leaves, by name."""
+        return {
+            site.name: site.layer.chosen(_local(site, opened))
+            for site in self.sites
+            if opened.get(f"{site.around}:keep", True)
+            and all(opened.get(site.full(choice), True) for choice in ("keep", "place"))
+        }
 
     def smallest(self) -> int:
         """Multiply-adds with everything closed."""
@@ -190,6 +204,11 @@ class ChoiceSearch:
             layer = modules.get(site.name)
             if isinstance(layer, SearchableNonLocal):
                 layer.settle(site.height, site.width)
+
+
+def _local(site: Site, opened: Opened) -> dict[str, Any]:
+    """How open the choices of one site are, by their names there."""
+    return {choice: opened.get(site.full(choice), 1) for choice in site.layer.choices}
 
 
 def _is_reached(site: Site, choice: str, opened: Mapping[str, bool]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tenfold.cost import Budget, Profile, profile
 from tenfold.errors import UnknownNameError, UsageError
 from tenfold.methods.bit_search import BitSearch, SearchedLayer
+from tenfold.methods.learned_bits import bit_numbers, checked_range, fix_all, learned_or_fixed, mean_bits, policies_of
 from tenfold.methods.method import Method, register
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
@@ -24,7 +25,6 @@ from tenfold.quant import (
     LayerFacts,
     QuantLayer,
     channel_paths,
-    fix_bits,
     pruned_kernels,
     quantized_layers,
     remove_channels,
@@ -103,7 +103,7 @@ class FracBits(Method):
         ):
             if got not in get_args(allowed):
                 raise UnknownNameError(what, got, get_args(allowed))
-        self.w_range, self.a_range = _checked_range("w_range", self.w_range), _checked_range("a_range", self.a_range)
+        self.w_range, self.a_range = checked_range("w_range", self.w_range), checked_range("a_range", self.a_range)
         if self.w_range[0] == 0 and self.weight_bits != "kernel":
             raise UsageError('w_range begins at 0, which prunes kernels: this needs weight_bits="kernel".')
         if self.a_range[0] == 0:
@@ -192,7 +192,7 @@ class FracBits(Method):
 
     def _learn(self, layer: QuantLayer, fact: LayerFacts) -> None:
         """Give a layer bits that are learned, where the rules for the first and the last layer leave a choice."""
-        if not (fact.is_first or (fact.is_last and fact.is_linear)):
+        if not fact.is_edge:
             count = len(layer.weight) if self.weight_bits == "kernel" else 0
             layer.weight_quantizer.policy = self._policy(self.w_range, count)
         if layer.input_quantizer is not None and not self.weight_only:
@@ -236,8 +236,8 @@ class FracBits(Method):
                 macs=macs[name],
                 weights=layer.weight.numel(),
                 groups=getattr(layer, "groups", 1),
-                w=_learned_or_fixed(layer.weight_quantizer.policy, layer.w_bits),
-                a=_learned_or_fixed(getattr(layer.input_quantizer, "policy", None), layer.a_bits),
+                w=learned_or_fixed(layer.weight_quantizer.policy, layer.w_bits),
+                a=learned_or_fixed(getattr(layer.input_quantizer, "policy", None), layer.a_bits),
                 gates=self._gates(name),
             )
             for name, layer in self._layers.items()
@@ -300,7 +300,7 @@ class FracBits(Method):
     def _freeze_twin(self, network: nn.Module) -> None:
         """Freeze the learned bits of the weight average at the same numbers."""
         for name, twin in quantized_layers(network):
-            for policy, own in zip(_policies(twin), _policies(self._layers[name]), strict=True):
+            for policy, own in zip(policies_of(twin), policies_of(self._layers[name]), strict=True):
                 if isinstance(policy, FractionalBits) and isinstance(own, FractionalBits):
                     policy.freeze(own.value.detach().to(policy.value.device))
 
@@ -310,8 +310,8 @@ class FracBits(Method):
             {
                 "step": self._step,
                 **{quantity: float(costs[quantity].detach()) for quantity in ("bitops", "bytes")},
-                "w_bits": {layer.name: _mean(layer.w) for layer in self._search.layers},
-                "a_bits": {layer.name: _mean(layer.a) for layer in self._search.layers},
+                "w_bits": {layer.name: mean_bits(layer.w) for layer in self._search.layers},
+                "a_bits": {layer.name: mean_bits(layer.a) for layer in self._search.layers},
             }
         )
 
@@ -333,7 +333,7 @@ class FracBits(Method):
             for policy, bits in chosen.items():
                 policy.freeze(bits)
             self._freeze_twin(network)
-        _fix(network)
+        fix_all(network)
         if self._paths:
             example = self._example.to(next(network.parameters()).device)
             removed = remove_channels(network.eval(), example, pruned_kernels(network))
@@ -342,7 +342,7 @@ class FracBits(Method):
 
     def _keep_what_stays(self, trial: nn.Module) -> None:
         """Find out which pruned channels cannot be removed, and count them as there; cuts a copy."""
-        _fix(trial)
+        fix_all(trial)
         example = self._example.to(next(trial.parameters()).device)
         removed = remove_channels(trial.eval(), example, pruned_kernels(trial))["removed"]
         for name in self._paths:
@@ -365,10 +365,10 @@ class FracBits(Method):
                     "name": layer.name,
                     "macs": layer.macs,
                     "weights": layer.weights,
-                    "w_learned": _numbers(layer.w, self._learned),
-                    "a_learned": _numbers(layer.a, self._learned),
-                    "w_bits": _numbers(layer.w),
-                    "a_bits": _numbers(layer.a),
+                    "w_learned": bit_numbers(layer.w, self._learned),
+                    "a_learned": bit_numbers(layer.a, self._learned),
+                    "w_bits": bit_numbers(layer.w),
+                    "a_bits": bit_numbers(layer.a),
                 }
                 for layer in self._search.layers
             ],
@@ -399,37 +399,3 @@ class FracBits(Method):
             for policy, bits, learned in zip(self._search.policies, state["bits"], state["learned"], strict=True):
                 policy.freeze(torch.tensor(bits, device=policy.value.device))
                 self._learned[policy] = torch.tensor(learned)
-
-
-def _fix(network: nn.Module) -> None:
-    fix_bits(network, {name: (layer.w_bits, layer.a_bits) for name, layer in quantized_layers(network)})
-
-
-def _checked_range(name: str, given: Sequence[int]) -> tuple[int, int]:
-    bounds = tuple(given)
-    if len(bounds) != 2 or not all(type(one) is int for one in bounds) or not 0 <= bounds[0] <= bounds[1] <= 8:
-        raise UsageError(f"{name} must be two whole numbers, the fewest and the most bits, from 0 to 8; got {given!r}.")
-    return bounds[0], bounds[1]
-
-
-def _learned_or_fixed(policy: nn.Module | None, bits: Bits) -> FractionalBits | int:
-    if isinstance(policy, FractionalBits):
-        return policy
-    assert isinstance(bits, int)
-    return bits
-
-
-def _policies(layer: QuantLayer) -> list[nn.Module]:
-    quantizers = [layer.weight_quantizer, layer.input_quantizer]
-    return [quantizer.policy for quantizer in quantizers if quantizer is not None]
-
-
-def _mean(bits: FractionalBits | int) -> float:
-    return float(bits) if isinstance(bits, int) else float(bits.learned.detach().mean())
-
-
-def _numbers(bits: FractionalBits | int, learned: Mapping[FractionalBits, Tensor] | None = None) -> list[float]:
-    if isinstance(bits, int):
-        return [float(bits)]
-    values = bits.value.detach() if learned is None else learned[bits]
-    return [round(float(one), 4) for one in values.reshape(-1)]

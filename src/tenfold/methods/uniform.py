@@ -118,8 +118,7 @@ def uniform_cost(
 
 def layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:
     """Bits of a layer in a network of so many bits: the first and the last one have weights of at least 8."""
-    is_edge = fact.is_first or (fact.is_last and fact.is_linear)
-    return max(w_bits, EDGE_BITS) if is_edge else w_bits, EDGE_BITS if fact.is_first else a_bits
+    return max(w_bits, EDGE_BITS) if fact.is_edge else w_bits, EDGE_BITS if fact.is_first else a_bits
 
 
 def _largest_bits(network: nn.Module, budget: Budget | None, example: Tensor, facts: Mapping[str, LayerFacts]) -> int:

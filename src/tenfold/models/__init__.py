@@ -11,6 +11,7 @@ from tenfold.models import (  # noqa: F401 - importing a family registers its mo
     preresnet,
     resnet,
     resnet_cifar,
+    segmenter,
     with_lightnl,
     with_reattention,
 )
@@ -18,20 +19,27 @@ from tenfold.models.architecture import Architecture, build
 from tenfold.models.atomnas_names import load_official_atomnas, official_atomnas_names
 from tenfold.models.autonl_names import load_official_autonl, official_autonl_names
 from tenfold.models.autonl_text import read_official_blocks
-from tenfold.models.classifier import FeatureInfo, ImageClassifier
+from tenfold.models.classifier import FeatureInfo, FeatureStages, ImageClassifier
 from tenfold.models.deepvit import load_official_deepvit
 from tenfold.models.entry import ModelFacts
+from tenfold.models.feature_maps import FeatureMaps, feature_maps
 from tenfold.models.registry import facts, list_models, register
+from tenfold.models.segmenter import Segmenter, for_pixels
 from tenfold.models.weights import load_by_position, official_mobilenet_v2_name, read_checkpoint
 from tenfold.models.with_reattention import reattention
 
 __all__ = [
     "Architecture",
     "FeatureInfo",
+    "FeatureMaps",
+    "FeatureStages",
     "ImageClassifier",
     "ModelFacts",
+    "Segmenter",
     "build",
     "facts",
+    "feature_maps",
+    "for_pixels",
     "list_models",
     "load_by_position",
     "load_official_atomnas",

@@ -30,6 +30,17 @@ class Architecture:
     options: dict[str, Any] = field(default_factory=dict)
     """Options of its builder, JSON values."""
 
+    @property
+    def title(self) -> str:
+        """The name for people: of a network built on another one, both.
+
+        Example:
+            >>> Architecture("segmenter", {"network": "resnet18"}).title
+            'segmenter on resnet18'
+        """
+        inner = self.options.get("network")
+        return f"{self.name} on {inner}" if isinstance(inner, str) else self.name
+
     def to_dict(self) -> dict[str, Any]:
         """The description as a JSON object."""
         return {"name": self.name, "options": _shape_options(self.options)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor, nn
 
 from tenfold.layers.atomic import AtomicBlock, FusedAtomicBlock
-from tenfold.models.atomnas import AtomicClassifier
+from tenfold.models.atomic_classifier import AtomicClassifier
 from tenfold.models.weights import load_renamed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -20,38 +20,24 @@ class FeatureInfo(NamedTuple):
     """Pixels of the image to one pixel of the map, along each side."""
 
 
-class ImageClassifier(nn.Module):
-    """Stages one after another, global average pooling, and a linear classifier.
-
-    Weights start as `initialise` says.
+class FeatureStages(nn.Module):
+    """Stages one after another, whose feature maps others build on.
 
     Args:
         stages: name and module of each stage, in the order of computation; they become children of the network.
-        features: the feature maps it offers, finest first; the last one is what is pooled and classified.
-        num_classes: outputs of the classifier.
-        pool: averages the last map; None for one whose additions are not counted, as in most tables.
-        dropout: share of the pooled features that are dropped while training.
+        features: the feature maps it offers, finest first.
     """
 
-    def __init__(
-        self,
-        stages: Mapping[str, nn.Module],
-        features: Sequence[FeatureInfo],
-        num_classes: int,
-        *,
-        pool: nn.Module | None = None,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, stages: Mapping[str, nn.Module], features: Sequence[FeatureInfo]) -> None:
         super().__init__()
         self.feature_info = list(features)
         self._stage_names = list(stages)
         for name, stage in stages.items():
             self.add_module(name, stage)
-        self.pool = nn.AdaptiveAvgPool2d(1) if pool is None else pool
-        self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.classifier = nn.Linear(features[-1].channels, num_classes)
-        initialise(self)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Name and module of each stage, in the order of computation."""
+        return {name: self.get_submodule(name) for name in self._stage_names}
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Compute the feature maps that `feature_info` lists, for images of shape (B, C, H, W).
@@ -67,6 +53,40 @@ class ImageClassifier(nn.Module):
             if name in tapped:
                 maps.append(x)
         return maps
+
+    def forward(self, x: Tensor) -> Any:
+        """The feature maps, as `forward_features` gives them."""
+        return self.forward_features(x)
+
+
+class ImageClassifier(FeatureStages):
+    """Stages one after another, global average pooling, and a linear classifier.
+
+    Weights start as `initialise` says.
+
+    Args:
+        stages: see `FeatureStages`.
+        features: see `FeatureStages`; the last map is what is pooled and classified.
+        num_classes: outputs of the classifier.
+        pool: averages the last map; None for one whose additions are not counted, as in most tables.
+        dropout: share of the pooled features that are dropped while training.
+    """
+
+    def __init__(
+        self,
+        stages: Mapping[str, nn.Module],
+        features: Sequence[FeatureInfo],
+        num_classes: int,
+        *,
+        pool: nn.Module | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(stages, features)
+        self.pool = nn.AdaptiveAvgPool2d(1) if pool is None else pool
+        self.flatten = nn.Flatten()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.classifier = nn.Linear(features[-1].channels, num_classes)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, C, H, W)."""

@@ -16,7 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tenfold.errors import DataError, UsageError
+from tenfold.models.classifier import FeatureInfo
 from tenfold.models.entry import Entry, ModelFacts
+from tenfold.models.feature_maps import FeatureMaps, extracted_features
 from tenfold.models.options import InChannels, NumClasses
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
@@ -30,6 +32,8 @@ class Library:
     """Its names, given the pattern that they will be matched with."""
     entry: Callable[[str], Entry | None]
     """The entry of one of its names; None if it has no such name."""
+    features: Callable[[str, int, bool], nn.Module]
+    """From (name, in_channels, pretrained) to a network of feature maps, as `tenfold.models.features` describes it."""
 
 
 def _timm_names(pattern: str) -> list[str]:
@@ -90,6 +94,26 @@ def _build_timm(
         return _downloaded(create, f"timm:{name}") if pretrained else create()
     except TypeError as error:
         raise UsageError(f"timm cannot build {name!r} with {given | {'in_channels': in_channels}}: {error}.") from error
+
+
+def _timm_features(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+    """The backbone alone, which timm knows how to cut out."""
+    import timm
+
+    create = functools.partial(timm.create_model, name, features_only=True, in_chans=in_channels, pretrained=pretrained)
+    try:
+        body: Any = _downloaded(create, f"timm:{name}") if pretrained else create()
+    except (TypeError, RuntimeError, AttributeError, AssertionError) as error:
+        raise UsageError(
+            f"timm offers no feature maps of {name!r} ({error}). Choose a convolutional network, such as "
+            "timm:mobilenetv3_small_100."
+        ) from error
+    taps = zip(body.feature_info.channels(), body.feature_info.reduction(), strict=True)
+    return FeatureMaps(body, [FeatureInfo(f"map{at}", *tap) for at, tap in enumerate(taps)])
+
+
+def _torchvision_features(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+    return extracted_features(_build_torchvision(name, in_channels=in_channels, pretrained=pretrained), in_channels)
 
 
 def _torchvision_names(pattern: str) -> list[str]:
@@ -181,6 +205,6 @@ def _downloaded(create: Callable[[], nn.Module], name: str) -> nn.Module:
 
 
 LIBRARIES = {
-    "timm": Library(_timm_names, _timm_entry),
-    "torchvision": Library(_torchvision_names, _torchvision_entry),
+    "timm": Library(_timm_names, _timm_entry, _timm_features),
+    "torchvision": Library(_torchvision_names, _torchvision_entry, _torchvision_features),
 }

@@ -32,6 +32,15 @@ class LayerFacts:
     feeds_batch_norm: bool
     is_linear: bool
 
+    @property
+    def is_edge(self) -> bool:
+        """Whether it reads the image or gives the answer: the layers that low bits hurt most.
+
+        A layer gives the answer if it is the last and nothing normalizes it: the linear layer of a classifier, the
+        convolution that gives each pixel its scores.
+        """
+        return self.is_first or (self.is_last and (self.is_linear or not self.feeds_batch_norm))
+
 
 def survey(network: nn.Module, example: Tensor) -> dict[str, LayerFacts]:
     """Run the network once on real images and report the facts of each quantizable layer, in the order of execution.

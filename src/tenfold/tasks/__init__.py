@@ -1,7 +1,19 @@
 """Tasks: data, loss and metrics of what a network is for."""
 
 from tenfold.tasks.classification import Classification, classify
-from tenfold.tasks.registry import create, list_tasks, register
-from tenfold.tasks.task import Task
+from tenfold.tasks.registry import create, list_tasks, register, reopen
+from tenfold.tasks.segmentation import Segmentation, segment
+from tenfold.tasks.task import Picture, Task
 
-__all__ = ["Classification", "Task", "classify", "create", "list_tasks", "register"]
+__all__ = [
+    "Classification",
+    "Picture",
+    "Segmentation",
+    "Task",
+    "classify",
+    "create",
+    "list_tasks",
+    "register",
+    "reopen",
+    "segment",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,8 +14,17 @@ from torch import Tensor
 
 from tenfold.data import Augmentation, Dataset, Draws, Preprocess, open_dataset, prefetch, stratified_order
 from tenfold.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_side
-from tenfold.errors import DataError, UnknownNameError, UsageError
+from tenfold.errors import DataError, UnknownNameError
+from tenfold.tasks.epochs import (
+    Rows,
+    batches_per_epoch,
+    check_positive,
+    check_subset,
+    evaluation_rows,
+    training_rows,
+)
 from tenfold.tasks.registry import register
+from tenfold.tasks.task import Task
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -26,7 +35,7 @@ _FILE_SIZE = 224
 _CROP_FRACTION = 224 / 256  # of the short side, as in the usual ImageNet evaluation
 
 
-class Classification:
+class Classification(Task):
     """Learn the label of an image; judged by the share of images whose label is right.
 
     Args:
@@ -53,8 +62,7 @@ class Classification:
         count = len(dataset.train.targets)
         if not count or not len(dataset.evaluation.targets):
             raise DataError(f"the data set {dataset.name!r} has no images in its training or its evaluation part.")
-        if subset is not None and not 1 <= subset <= count:
-            raise UsageError(f"subset is {subset}; allowed is 1 to {count}, the number of training images.")
+        check_subset(subset, count)
         self._rows = np.arange(count)
         if subset is not None:
             self._rows = np.sort(stratified_order(dataset.train.targets)[:subset])
@@ -81,8 +89,7 @@ class Classification:
             batch_size: images that one rank gets in a step.
             world_size: number of ranks.
         """
-        _check_positive(batch_size=batch_size, world_size=world_size)
-        return max(1, self.train_size // (batch_size * world_size))
+        return batches_per_epoch(self.train_size, batch_size, world_size)
 
     def train_batches(
         self,
@@ -112,23 +119,22 @@ class Classification:
             UsageError: if an argument is out of range.
             DataError: naming the file that cannot be read.
         """
-        steps = self.batches_per_epoch(batch_size, world_size)
-        _check_rank(rank, world_size)
-        if not 0 <= start <= steps:
-            raise UsageError(f"start is {start}; allowed is 0 to {steps}, the steps of an epoch.")
-        share = min(batch_size, self.train_size // world_size)
-        if not share:
-            raise UsageError(f"{self.train_size} training images are too few for {world_size} processes.")
-        order = Draws(seed, epoch, self._rows).order()
-        firsts = [(step * world_size + rank) * share for step in range(start, steps)]
+        batches = training_rows(
+            self._rows,
+            epoch=epoch,
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+            rank=rank,
+            world_size=world_size,
+        )
 
-        def make(first: int) -> tuple[Tensor, Tensor]:
-            rows = order[first : first + share]
+        def make(rows: Rows) -> tuple[Tensor, Tensor]:
             images = self.dataset.train
             pixels = images.varied(rows, self.preprocess, self.augmentation, Draws(seed, epoch, rows))
             return self._tensors(pixels, images.targets[rows])
 
-        return prefetch(make, firsts, workers)
+        return prefetch(make, batches, workers)
 
     def eval_batches(
         self, *, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0
@@ -139,16 +145,13 @@ class Classification:
             UsageError: if an argument is out of range.
             DataError: naming the file that cannot be read.
         """
-        _check_positive(batch_size=batch_size, world_size=world_size)
-        _check_rank(rank, world_size)
-        mine = np.arange(rank, self.eval_size, world_size)
+        batches = evaluation_rows(self.eval_size, batch_size=batch_size, rank=rank, world_size=world_size)
 
-        def make(first: int) -> tuple[Tensor, Tensor]:
-            rows = mine[first : first + batch_size]
+        def make(rows: Rows) -> tuple[Tensor, Tensor]:
             images = self.dataset.evaluation
             return self._tensors(images.framed(rows, self.preprocess), images.targets[rows])
 
-        return prefetch(make, range(0, len(mine), batch_size), workers)
+        return prefetch(make, batches, workers)
 
     def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy, averaged over the batch.
@@ -178,7 +181,7 @@ class Classification:
 
         The same images each time; where there are too few they repeat.
         """
-        _check_positive(batch_size=batch_size)
+        check_positive(batch_size=batch_size)
         rows = self._rows[stratified_order(self.dataset.train.targets[self._rows])]
         pixels = self.dataset.train.framed(np.resize(rows, batch_size), self.preprocess)
         return torch.from_numpy(self.preprocess.normalize(pixels))
@@ -203,7 +206,12 @@ class Classification:
         return torch.from_numpy(self.preprocess.normalize(pixels)), torch.from_numpy(targets)
 
 
-@register("classify")
+def _reopen(described: Mapping[str, Any], data: str | Path | None) -> Classification:
+    prepared = dict(described["preprocess"])
+    return classify(data=data, image_size=prepared.pop("size"), **prepared, augment="none")
+
+
+@register("classify", reopen=_reopen)
 def classify(
     *,
     data: str | Path | None = None,
@@ -287,14 +295,3 @@ def _usual_statistics(dataset: Dataset, channels: int) -> tuple[tuple[float, ...
     if channels == 3:
         return mean * 3, std * 3
     return (sum(mean) / len(mean),), (sum(std) / len(std),)
-
-
-def _check_positive(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise UsageError(f"{name} is {value}; allowed is a whole number from 1.")
-
-
-def _check_rank(rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise UsageError(f"rank is {rank}; allowed is 0 to {world_size - 1} with a world size of {world_size}.")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 if TYPE_CHECKING:  # torchmetrics takes two seconds to import, and only an evaluation needs it
     from torchmetrics import MetricCollection
+
+
+class Picture(NamedTuple):
+    """A drawing of what a network does, for the report."""
+
+    caption: str
+    image: Image.Image
 
 
 class Task(Protocol):
@@ -16,6 +24,8 @@ class Task(Protocol):
 
     A batch of training is a pure function of (seed, epoch, batch number, rank, world size): it does not depend on the
     number of workers, on what ran before, or on any global random state, and touches none.
+
+    A class that inherits from this one gets what suits a task with one answer for each image.
     """
 
     name: str
@@ -23,6 +33,8 @@ class Task(Protocol):
     """(C, H, W) of one image as the network gets it."""
     main_metric: str
     """Key of `metrics()` that decides which network is best; larger is better."""
+    per_pixel: bool = False
+    """Whether the network answers for each pixel, and not once for each image."""
 
     def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
         """Training steps in one epoch."""
@@ -45,6 +57,11 @@ class Task(Protocol):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's share of the evaluation images; the shares have no image in common and leave none out."""
 
+    def infer(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """Outputs for inputs of evaluation, which may be larger than what the network sees at once."""
+        outputs: Tensor = network(inputs)
+        return outputs
+
     def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """A scalar to minimise."""
 
@@ -53,6 +70,10 @@ class Task(Protocol):
 
     def example(self, batch_size: int = 1) -> Tensor:
         """Real inputs, prepared as in evaluation, (B, C, H, W)."""
+
+    def illustrate(self, network: nn.Module) -> Sequence[Picture]:
+        """Pictures of what a network in eval mode answers to some evaluation images; none where they tell nothing."""
+        return ()
 
     def describe(self) -> dict[str, Any]:
         """A JSON object that tells how to use the network: labels, preprocessing, number of outputs."""

@@ -82,8 +82,7 @@ class Display:
             loss: mean loss of the epoch so far.
             lr: learning rate.
             data_share: part of the epoch's time that went into waiting for data, 0 to 1.
-            status: what methods have to show, as short texts by name; None: what they showed at the end of the epoch
-                before.
+            status: what methods have to show, as short texts by name; None: what they showed last.
         """
         if self._progress is None:
             return

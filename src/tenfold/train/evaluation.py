@@ -76,7 +76,7 @@ def evaluate_in(
                 if should_stop():
                     return None
                 targets = targets.to(world.device)
-                outputs = network(inputs.to(world.device))
+                outputs = task.infer(network, inputs.to(world.device))
                 metrics.update(outputs, targets)
                 loss_sum += float(task.loss(outputs, targets)) * len(targets)
                 count += len(targets)

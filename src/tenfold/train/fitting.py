@@ -17,9 +17,9 @@ from tenfold import quant
 from tenfold.cost import Budget, Profile, interleaved, profile
 from tenfold.errors import BudgetError, DataError, UsageError
 from tenfold.export.artifact import write_artifact
-from tenfold.files import write_text
+from tenfold.files import write_text, written_whole
 from tenfold.methods import Method
-from tenfold.tasks import Task
+from tenfold.tasks import Picture, Task
 from tenfold.train import record
 from tenfold.train.batch_norm import restore_batch_norm, synchronize_batch_norm
 from tenfold.train.checkpoints import CheckpointFolder, Found, remove_leftovers
@@ -31,6 +31,7 @@ from tenfold.train.interrupts import stop_requests
 from tenfold.train.journal import Journal
 from tenfold.train.loop import Loop
 from tenfold.train.machine import command_line
+from tenfold.train.mixing import create_mixing
 from tenfold.train.passes import combined_passes, combined_settings
 from tenfold.train.random_states import seed_everything, untouched_random_states
 from tenfold.train.record import Order
@@ -206,8 +207,8 @@ def _start(network: nn.Module, order: Order, world: World, steps_per_epoch: int,
         broadcast_tensors([*network.parameters(), *network.buffers()], world)
     else:
         record.check_identity(found.state["identity"], identity)
-    num_outputs = int(order.task.describe().get("num_outputs", 0))
-    run = Run(network, order.methods, order.config, world, steps_per_epoch=steps_per_epoch, num_outputs=num_outputs)
+    mixing = create_mixing(order.config, order.task)
+    run = Run(network, order.methods, order.config, world, steps_per_epoch=steps_per_epoch, mixing=mixing)
     seed_everything(order.config.seed + world.rank)  # from here on each process draws its own numbers
     if found is not None:
         run.load_state_dict(found.state)
@@ -278,11 +279,24 @@ def _finish(
     if world.is_first:
         header = record.artifact_header(order, network, metrics, report["cost"])
         write_artifact(artifact, {name: t.contiguous() for name, t in network.state_dict().items()}, header)
+        if pictures := _write_pictures(task.illustrate(network), run_dir):
+            report["pictures"] = pictures
         journal.write("final", {"step": run.step, **record.finite(metrics)})
         write_text(run_dir / "report.json", _json(report))
         write_report(report, run_dir / "report.html")
     wait_for_all(world)  # nobody leaves before the files are there
     return FitResult(run_dir=run_dir, artifact=artifact, network=network, metrics=metrics, report=report)
+
+
+def _write_pictures(pictures: Sequence[Picture], run_dir: Path) -> list[dict[str, str]]:
+    """Keep pictures beside the report; returns what report.json says of them."""
+    rows = []
+    for number, picture in enumerate(pictures, 1):
+        file = f"pictures/{number}.png"
+        with written_whole(run_dir / file) as part:
+            picture.image.save(part, format="PNG")
+        rows.append({"file": file, "caption": picture.caption})
+    return rows
 
 
 def _training_images(order: Order, world: World) -> Iterator[Tensor]:

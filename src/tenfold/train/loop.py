@@ -206,8 +206,16 @@ class Loop:
         run = self._run
         waiting = run.data_seconds / run.epoch_seconds if run.epoch_seconds else 0.0
         mean = run.loss_sum / run.batch
-        self._display.step(step=run.step, epoch=run.epoch + 1, loss=mean, lr=run.last_lr, data_share=waiting)
-        if run.step % run.config.log_steps == 0:
+        is_told = run.step % run.config.log_steps == 0
+        self._display.step(
+            step=run.step,
+            epoch=run.epoch + 1,
+            loss=mean,
+            lr=run.last_lr,
+            data_share=waiting,
+            status=run.status() if is_told else None,  # in between it is as it was: it may take a look at all weights
+        )
+        if is_told:
             facts = {"step": run.step, "epoch": run.epoch + 1, "loss": loss, "lr": run.last_lr}
             self._journal.write("step", {**facts, "seconds": run.seconds, "data_share": waiting})
 

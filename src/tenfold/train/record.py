@@ -51,8 +51,8 @@ class Order:
 
 
 def model_name(network: nn.Module) -> str:
-    """The network's name in the registry, or that of its class."""
-    return getattr(getattr(network, "architecture", None), "name", type(network).__name__)
+    """The network's name for people, from the registry or of its class."""
+    return getattr(getattr(network, "architecture", None), "title", type(network).__name__)
 
 
 def architecture_of(network: nn.Module) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from tenfold.errors import CheckpointError, UsageError
 from tenfold.methods import Method
 from tenfold.train.config import TrainConfig
 from tenfold.train.distributed import World, broadcast_tensors, gather_over_world
-from tenfold.train.mixing import create_mixing
+from tenfold.train.mixing import Mixing
 from tenfold.train.optimizers import create_optimizer
 from tenfold.train.random_states import random_states, restore_random_states
 from tenfold.train.schedules import create_schedule
@@ -34,7 +34,7 @@ class Run:
         config: the options.
         world: this process and its companions.
         steps_per_epoch: optimiser steps in one epoch.
-        num_outputs: classes, for mixup and cutmix.
+        mixing: mixes the images of a batch and their targets; None for none.
 
     Attributes:
         network: the network that trains.
@@ -63,7 +63,7 @@ class Run:
         world: World,
         *,
         steps_per_epoch: int,
-        num_outputs: int,
+        mixing: Mixing | None = None,
     ) -> None:
         self.network = network
         self.methods = methods
@@ -79,7 +79,7 @@ class Run:
         )
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
         self.forward = torch.compile(network) if config.compile else network
-        self.mixing = create_mixing(config, num_outputs)
+        self.mixing = mixing
         self.step = 0
         self.epoch = 0
         self.batch = 0

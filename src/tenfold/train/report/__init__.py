@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.files import write_text
-from tenfold.train.report import facts, sections
+from tenfold.train.report import facts, pixels, sections
 from tenfold.train.report.atoms import atoms_left
 from tenfold.train.report.bits import learned_bits
+from tenfold.train.report.choices import choices_made
 from tenfold.train.report.markup import tag
 from tenfold.train.report.page import page
 from tenfold.train.report.widths import widths
@@ -25,7 +26,8 @@ def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
             "predicted_bytes", "worst_steps", "top1_agreement", "top1") and "bench" (rows with "file", "engine",
             "median_ms", "spread_ms"), "settings" (AdaBits: a row for each bit-width with "name", "metrics", "cost") and
             "found" (by method; FracBits: "limits", "used", "offset", "layers", "trajectory"; AtomNAS: "quantity",
-            "limits", "cost", "blocks", "trajectory"). What is missing is left out of the page.
+            "limits", "cost", "blocks", "trajectory"; AutoNL: "limit", "macs", "sites", "trajectory"), "pictures" (rows
+            with "file", such as pictures/1.png beside the page, and "caption"). What is missing is left out.
         path: the file to write, such as `RUN/report.html`.
 
     Returns:
@@ -34,12 +36,17 @@ def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
     Raises:
         StorageError: if the file could not be written.
     """
-    write_text(path, render_report(report))
+    write_text(path, render_report(report, Path(path).parent))
     return Path(path)
 
 
-def render_report(report: Mapping[str, Any]) -> str:
-    """The page as text; see `write_report`."""
+def render_report(report: Mapping[str, Any], folder: Path | None = None) -> str:
+    """The page as text; see `write_report`.
+
+    Args:
+        report: as for `write_report`.
+        folder: where the files are that "pictures" names; None leaves them out.
+    """
     body = tag(
         "main",
         sections.header(report),
@@ -48,6 +55,9 @@ def render_report(report: Mapping[str, Any]) -> str:
         widths(report),
         sections.cost(report),
         sections.curves(report),
+        pixels.classes(report),
+        pixels.pictures(report, folder),
+        choices_made(report),
         atoms_left(report),
         learned_bits(report),
         sections.layers(report),

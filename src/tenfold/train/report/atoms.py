@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 
-from tenfold.train.report import numbers
+from tenfold.train.report import facts, numbers
 from tenfold.train.report.charts import Line, line_chart, ramp
 from tenfold.train.report.facts import Report
-from tenfold.train.report.found_atoms import LABELS, FoundBlock, Shrunk, shrunk, side
+from tenfold.train.report.found_atoms import FoundBlock, Shrunk, shrunk
 from tenfold.train.report.layer_rows import layer_rows, marks_row, shares_row, stacks_row
 from tenfold.train.report.markup import Html, join, tag
-from tenfold.train.report.parts import (
-    badge,
-    details,
-    figure,
-    limit_row,
-    section,
-    swatch,
-    table,
-    table_row,
-    whole,
+from tenfold.train.report.outcome import (
+    beside_paths,
+    in_words,
+    is_drawable,
+    kept_badge,
+    key_entry,
+    limit_bars,
+    pair,
+    part_of,
 )
+from tenfold.train.report.parts import details, figure, section, swatch, table, table_row
 
 
 def atoms_left(report: Report) -> Html | None:
@@ -29,59 +29,35 @@ def atoms_left(report: Report) -> Html | None:
     if outcome is None:
         return None
     paths = [_atom_paths(outcome), _cost_path(outcome)]
-    # Two drawings stand in a row: the outcome takes a row of its own where the others fill theirs.
-    pairs = sum(path is not None for path in paths) % 2 == 0
-    first = figure("Outcome", tag("div", _limits(outcome), _facts(outcome)), style="wide" if pairs else None)
     return section(
-        join("Atoms left ", _kept(outcome)),
-        tag("div", first, *paths, class_="charts"),
+        join("Atoms left ", kept_badge(outcome.used)),
+        beside_paths(limit_bars(outcome.limits, outcome.used), _words(outcome), paths),
         _network(outcome),
         details(f"Atoms of all {len(outcome.blocks)} blocks in numbers", _table(outcome)),
     )
 
 
-def _kept(outcome: Shrunk) -> Html | None:
-    used = [share for share in outcome.used.values() if math.isfinite(share)]
-    return badge(max(used) <= 1, "limit kept", "limit exceeded") if used else None
-
-
-def _limits(outcome: Shrunk) -> Html | None:
-    if not outcome.limits:
-        return None
-    rows = [
-        limit_row(LABELS[quantity], outcome.used[quantity] * limit, limit, numbers.spelling(quantity), digits=2)
-        for quantity, limit in outcome.limits.items()
-    ]
-    return tag("div", *rows, class_="bars narrow")
-
-
-def _facts(outcome: Shrunk) -> Html:
+def _words(outcome: Shrunk) -> Html:
     """The outcome in a few words."""
     before, after = outcome.before, outcome.after
-    pairs: list[tuple[str, str | Html]] = [("Atoms", _of(after.total(), before.total()))]
-    pairs += [(side(kernel), _of(after[kernel], before[kernel])) for kernel in outcome.kernels]
+    pairs: list[tuple[str, str | Html]] = [("Atoms", part_of(after.total(), before.total()))]
+    pairs += [(numbers.side(kernel), part_of(after[kernel], before[kernel])) for kernel in outcome.kernels]
     vanished = sum(block.has_vanished for block in outcome.blocks)
     pairs.append(("Blocks vanished", f"{vanished} of {len(outcome.blocks)}"))
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", said)) for name, said in pairs))
-
-
-def _of(left: int, first: int) -> str | Html:
-    if not first:
-        return f"{left} of {first}"
-    return join(f"{left} of {first} ", whole(f"({numbers.percent(left / first, 0)})"))
+    return in_words(pairs)
 
 
 def _atom_paths(outcome: Shrunk) -> Html | None:
     """How many atoms of each kernel size there were."""
     lines = [
         Line(
-            side(kernel),
+            numbers.side(kernel),
             ramp(at, len(outcome.kernels)),
             [(moment.step, float(moment.atoms.get(kernel, math.nan))) for moment in outcome.moments],
         )
         for at, kernel in enumerate(outcome.kernels)
     ]
-    if not _is_known(lines):
+    if not is_drawable(lines):
         return None
     return figure(
         "Atoms left by kernel size",
@@ -99,16 +75,16 @@ def _cost_path(outcome: Shrunk) -> Html | None:
     """The cost during the search: as a share of each limit, or as it is where nothing is limited."""
     lines = [
         Line(
-            LABELS[quantity],
+            facts.LABELS[quantity],
             f"line-{'abc'[min(at, 2)]}",
             [(moment.step, moment.costs[quantity] / outcome.limits.get(quantity, 1.0)) for moment in outcome.moments],
         )
         for at, quantity in enumerate(outcome.quantities)
     ]
-    if not _is_known(lines):
+    if not is_drawable(lines):
         return None
     if not outcome.limits:
-        label, spell = LABELS[outcome.quantity], numbers.spelling(outcome.quantity)
+        label, spell = facts.LABELS[outcome.quantity], numbers.spelling(outcome.quantity)
         title = f"{label} over the steps of the training"
         return figure("Cost", line_chart(lines, title=title, x_label="step", spell=spell, covers=(0.0,)))
     return figure(
@@ -123,10 +99,6 @@ def _cost_path(outcome: Shrunk) -> Html | None:
         ),
         "The target is 100 %.",
     )
-
-
-def _is_known(lines: list[Line]) -> bool:
-    return any(math.isfinite(y) for line in lines for _, y in line.points)
 
 
 def _network(outcome: Shrunk) -> Html:
@@ -163,24 +135,22 @@ def _network(outcome: Shrunk) -> Html:
         atoms,
         share,
         mix if len(outcome.kernels) > 1 else None,
-        shares_row(f"Share of {LABELS[outcome.quantity]}", [block.cost for block in blocks], names),
-        marks_row("Residual", [block.is_residual for block in blocks], "skip") if _has_residuals(outcome) else None,
+        shares_row(f"Share of {facts.LABELS[outcome.quantity]}", [block.cost for block in blocks], names),
+        marks_row("Residual", ["skip" if block.is_residual else "" for block in blocks])
+        if _has_residuals(outcome)
+        else None,
         count=len(blocks),
         title="Block",
     )
     key = tag(
         "p",
-        *(_entry(swatch(styles[kernel]), side(kernel)) for kernel in outcome.kernels),
-        _entry(swatch("ghost"), "at the start"),
-        _entry(swatch("skip"), "adds its input") if _has_residuals(outcome) else None,
-        _entry(tag("span", "\N{MULTIPLICATION SIGN}", class_="cross"), "vanished") if any(gone) else None,
+        *(key_entry(swatch(styles[kernel]), numbers.side(kernel)) for kernel in outcome.kernels),
+        key_entry(swatch("ghost"), "at the start"),
+        key_entry(swatch("skip"), "adds its input") if _has_residuals(outcome) else None,
+        key_entry(tag("span", "\N{MULTIPLICATION SIGN}", class_="cross"), "vanished") if any(gone) else None,
         class_="quiet key entries",
     )
     return join(key, drawing)
-
-
-def _entry(sample: Html, meaning: str) -> Html:
-    return tag("span", sample, meaning, class_="whole")
 
 
 def _has_residuals(outcome: Shrunk) -> bool:
@@ -193,25 +163,26 @@ def _fill(at: int, count: int) -> str:
 
 def _hint(number: int, block: FoundBlock) -> str:
     sizes = ", ".join(
-        f"{side(kernel)} {block.after.get(kernel, 0)} of {count}" for kernel, count in sorted(block.before.items())
+        f"{numbers.side(kernel)} {block.after.get(kernel, 0)} of {count}"
+        for kernel, count in sorted(block.before.items())
     )
     return f"{number} {block.name}: {'vanished; ' if block.has_vanished else ''}{sizes}"
 
 
 def _table(outcome: Shrunk) -> Html:
     kernels = outcome.kernels
-    label = LABELS[outcome.quantity]
+    label = facts.LABELS[outcome.quantity]
     spell = numbers.spelling(outcome.quantity)
     head = [("#", "num"), ("Block", ""), ("", "")]
-    head += [(title, "num") for title in (*(side(kernel) for kernel in kernels), "Atoms", "Left", label)]
+    head += [(title, "num") for title in (*(numbers.side(kernel) for kernel in kernels), "Atoms", "Left", label)]
     body = [
         table_row(
             [
                 (str(number), "num"),
                 (block.name, "mono"),
                 ("vanished" if block.has_vanished else "residual" if block.is_residual else "", "quiet"),
-                *((_pair(block.after.get(kernel, 0), block.before.get(kernel, 0)), "num") for kernel in kernels),
-                (_pair(block.left, block.first), "num"),
+                *((pair(block.after.get(kernel, 0), block.before.get(kernel, 0)), "num") for kernel in kernels),
+                (pair(block.left, block.first), "num"),
                 (numbers.percent(block.left / block.first, 0) if block.first else numbers.UNKNOWN, "num"),
                 (spell(block.cost), "num"),
             ]
@@ -219,8 +190,3 @@ def _table(outcome: Shrunk) -> Html:
         for number, block in enumerate(outcome.blocks, 1)
     ]
     return table(head, body)
-
-
-def _pair(left: int, first: int) -> Html:
-    """What is left, and in grey what there was."""
-    return join(tag("b", str(left)), tag("span", f" / {first}", class_="quiet"))

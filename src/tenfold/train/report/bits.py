@@ -12,18 +12,8 @@ from tenfold.train.report.facts import Report
 from tenfold.train.report.found import Learned, mean
 from tenfold.train.report.layer_rows import bits_row, counts_row, counts_text, layer_rows, shares_row
 from tenfold.train.report.markup import Html, join, tag
-from tenfold.train.report.parts import (
-    badge,
-    details,
-    figure,
-    limit_row,
-    section,
-    swatch,
-    table,
-    table_row,
-)
-
-_LABELS = dict(facts.COSTS)
+from tenfold.train.report.outcome import beside_paths, in_words, is_drawable, kept_badge, limit_bars
+from tenfold.train.report.parts import details, figure, section, swatch, table, table_row
 
 
 def learned_bits(report: Report) -> Html | None:
@@ -31,39 +21,23 @@ def learned_bits(report: Report) -> Html | None:
     outcome = found.learned(report)
     if outcome is None:
         return None
-    heading = join("Learned bits ", _kept(outcome)) if outcome.limits else "Learned bits"
+    heading = join("Learned bits ", kept_badge(outcome.used)) if outcome.limits else "Learned bits"
     if not outcome.layers:
-        return section(heading, _limits(outcome))
+        return section(heading, limit_bars(outcome.limits, outcome.used))
     paths = [
         _cost_path(outcome),
         bit_paths(outcome, "Weight bits", lambda moment: moment.w_bits, "a"),
         bit_paths(outcome, "Input bits", lambda moment: moment.a_bits, "b"),
     ]
-    # Two drawings stand in a row: the outcome takes a row of its own where the others fill theirs.
-    pairs = sum(path is not None for path in paths) % 2 == 0
-    first = figure("Outcome", tag("div", _limits(outcome), _facts(outcome)), style="wide" if pairs else None)
     return section(
         heading,
-        tag("div", first, *paths, class_="charts"),
+        beside_paths(limit_bars(outcome.limits, outcome.used), _words(outcome), paths),
         _rows(outcome),
         details(f"Learned and rounded bits of all {len(outcome.layers)} layers", _table(outcome)),
     )
 
 
-def _kept(outcome: Learned) -> Html | None:
-    used = [share for share in outcome.used.values() if math.isfinite(share)]
-    return badge(max(used) <= 1, "limit kept", "limit exceeded") if used else None
-
-
-def _limits(outcome: Learned) -> Html:
-    rows = [
-        limit_row(_LABELS[quantity], outcome.used[quantity] * limit, limit, numbers.spelling(quantity), digits=2)
-        for quantity, limit in outcome.limits.items()
-    ]
-    return tag("div", *rows, class_="bars narrow")
-
-
-def _facts(outcome: Learned) -> Html:
+def _words(outcome: Learned) -> Html:
     """The outcome in a few words."""
     pairs = [
         ("Weights", _summary([(layer.w_bits, layer.weights) for layer in outcome.layers], "weight")),
@@ -76,7 +50,7 @@ def _facts(outcome: Learned) -> Html:
     if math.isfinite(outcome.offset):
         # Lower learned bits by this much, then round: what the bisection for the limit ended with.
         pairs.append(("Offset before rounding", f"{outcome.offset:.3g}".replace("-", "\N{MINUS SIGN}")))
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", said)) for name, said in pairs if said))
+    return in_words((name, said) for name, said in pairs if said)
 
 
 def _summary(bits: Sequence[tuple[Sequence[float], float]], unit: str) -> str:
@@ -97,13 +71,13 @@ def _cost_path(outcome: Learned) -> Html | None:
     styles = {"bitops": "line-a", "bytes": "line-b"}
     lines = [
         Line(
-            _LABELS[quantity],
+            facts.LABELS[quantity],
             styles.get(quantity, "line-c"),
             [(moment.step, moment.costs[quantity] / limit) for moment in outcome.moments],
         )
         for quantity, limit in outcome.limits.items()
     ]
-    if not any(math.isfinite(y) for line in lines for _, y in line.points):
+    if not is_drawable(lines):
         return None
     return figure(
         "Cost during the search",

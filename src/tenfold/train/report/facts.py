@@ -9,6 +9,8 @@ from typing import Any
 Report = Mapping[str, Any]
 
 COSTS = (("bytes", "Size"), ("bitops", "BitOPs"), ("macs", "MACs"), ("params", "Parameters"))
+LABELS = {**dict(COSTS), "latency_ms": "Latency"}
+"""What can be limited, and how it is called."""
 
 
 def number(value: Any) -> float:
@@ -21,6 +23,12 @@ def number(value: Any) -> float:
         return math.nan
     # Beyond what a 32-bit float can hold nothing was measured, and drawings would overflow.
     return read if abs(read) < 3.5e38 else math.nan
+
+
+def amount(value: Any) -> float:
+    """A number that is not negative, or NaN for anything else."""
+    read = number(value)
+    return read if read >= 0 else math.nan
 
 
 def numbers(value: Any) -> list[float]:
@@ -87,9 +95,11 @@ def metric_label(name: str) -> str:
     """A metric's name as people write it.
 
     Example:
-        >>> metric_label("top1"), metric_label("mean_iou")
-        ('Top-1', 'Mean iou')
+        >>> metric_label("top1"), metric_label("miou"), metric_label("pixel_accuracy")
+        ('Top-1', 'mIoU', 'Pixel accuracy')
     """
+    if name == "miou":
+        return "mIoU"
     if name.startswith("top") and name[3:].isdigit():
         return f"Top-{name[3:]}"
     return name.replace("_", " ").capitalize()

@@ -161,8 +161,8 @@ def mean(values: Sequence[float]) -> float:
 def _layer(row: Mapping[str, Any]) -> LearnedLayer:
     return LearnedLayer(
         name=facts.name_of(row.get("name")),
-        macs=_amount(row.get("macs")),
-        weights=_amount(row.get("weights")),
+        macs=facts.amount(row.get("macs")),
+        weights=facts.amount(row.get("weights")),
         w_learned=_known_bits(row.get("w_learned")),
         a_learned=_known_bits(row.get("a_learned")),
         w_bits=_known_bits(row.get("w_bits")),
@@ -183,11 +183,6 @@ def _used(report: Report, found: Mapping[str, Any], quantity: str, limit: float)
     # What the finished network costs was counted for each quantity by itself; the method knows the tightest limit only.
     counted = facts.cost(report, "after", quantity) / limit
     return counted if math.isfinite(counted) else facts.number(facts.table(found.get("used")).get(quantity))
-
-
-def _amount(value: Any) -> float:
-    read = facts.number(value)
-    return read if read >= 0 else math.nan
 
 
 def _known_bits(value: Any) -> list[float]:

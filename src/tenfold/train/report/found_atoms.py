@@ -11,8 +11,6 @@ from typing import Any
 from tenfold.train.report import facts
 from tenfold.train.report.facts import Report
 
-LABELS = {**dict(facts.COSTS), "latency_ms": "Latency"}
-
 
 @dataclass(frozen=True)
 class FoundBlock:
@@ -91,12 +89,12 @@ def shrunk(report: Report) -> Shrunk | None:
     """What AtomNAS found; None if it took no part, or left no block that could be read."""
     found = facts.table(facts.table(report.get("found")).get("atomnas"))
     quantity = found.get("quantity")
-    quantity = quantity if isinstance(quantity, str) and quantity in LABELS else "macs"
+    quantity = quantity if isinstance(quantity, str) and quantity in facts.LABELS else "macs"
     blocks = [_block(row, quantity) for row in facts.rows(found.get("blocks"))]
     if not any(block.first or block.left for block in blocks):
         return None
     asked = facts.table(found.get("limits"))
-    limits = {name: limit for name in LABELS if (limit := facts.number(asked.get(name))) > 0}
+    limits = {name: limit for name in facts.LABELS if (limit := facts.number(asked.get(name))) > 0}
     moments = [_moment(row) for row in facts.rows(found.get("trajectory"))]
     return Shrunk(
         quantity=quantity,
@@ -105,16 +103,6 @@ def shrunk(report: Report) -> Shrunk | None:
         blocks=blocks,
         moments=_with_start(found, blocks, [moment for moment in moments if math.isfinite(moment.step)]),
     )
-
-
-def side(kernel: int) -> str:
-    r"""A kernel size as people write it.
-
-    Example:
-        >>> side(3) == "3\N{MULTIPLICATION SIGN}3"
-        True
-    """
-    return f"{kernel}\N{MULTIPLICATION SIGN}{kernel}"
 
 
 def _block(row: Mapping[str, Any], quantity: str) -> FoundBlock:
@@ -126,7 +114,7 @@ def _block(row: Mapping[str, Any], quantity: str) -> FoundBlock:
         before=before,
         after=after,
         atom_costs={
-            kernel: _amount(facts.table(costs.get(str(kernel))).get(quantity)) for kernel in {**before, **after}
+            kernel: facts.amount(facts.table(costs.get(str(kernel))).get(quantity)) for kernel in {**before, **after}
         },
     )
 
@@ -144,7 +132,7 @@ def _counts(value: Any) -> dict[int, int]:
 def _moment(row: Mapping[str, Any]) -> AtomMoment:
     return AtomMoment(
         step=facts.number(row.get("step")),
-        costs={name: _amount(row.get(name)) for name in LABELS},
+        costs={name: facts.amount(row.get(name)) for name in facts.LABELS},
         atoms=_counts(row.get("atoms")),
     )
 
@@ -154,10 +142,10 @@ def _with_start(found: Mapping[str, Any], blocks: list[FoundBlock], moments: lis
     if not moments or moments[0].step <= 0:
         return moments
     costs = {}
-    for name in LABELS:
-        costs[name] = _amount(facts.table(found.get("cost")).get(name)) + sum(
+    for name in facts.LABELS:
+        costs[name] = facts.amount(facts.table(found.get("cost")).get(name)) + sum(
             (block.before[kernel] - block.after.get(kernel, 0))
-            * _amount(facts.table(facts.table(row.get("costs")).get(str(kernel))).get(name))
+            * facts.amount(facts.table(facts.table(row.get("costs")).get(str(kernel))).get(name))
             for block, row in zip(blocks, facts.rows(found.get("blocks")), strict=True)
             for kernel in block.before
         )
@@ -169,9 +157,4 @@ def _cost(report: Report, found: Mapping[str, Any], quantity: str) -> float:
     # What the finished network costs was counted, its latency measured; the method only adds up what atoms cost.
     measured = quantity == "latency_ms"
     counted = facts.number(report.get(quantity)) if measured else facts.cost(report, "after", quantity)
-    return counted if math.isfinite(counted) else _amount(facts.table(found.get("cost")).get(quantity))
-
-
-def _amount(value: Any) -> float:
-    read = facts.number(value)
-    return read if read >= 0 else math.nan
+    return counted if math.isfinite(counted) else facts.amount(facts.table(found.get("cost")).get(quantity))

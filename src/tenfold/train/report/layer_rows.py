@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tenfold.train.report import numbers
 from tenfold.train.report.markup import Html, tag
@@ -12,6 +12,7 @@ DENSE = 60
 """With more layers than this, columns touch: on a phone the gaps alone would be wider than the page."""
 
 _MOST_NUMBERED = 16
+_MOST_VALUES = 8
 
 
 def layer_rows(*rows: Html | None, count: int, title: str = "Layer") -> Html:
@@ -117,10 +118,52 @@ def stacks_row(
     return _row(title, _scale(labels), slots, "halved tall")
 
 
-def marks_row(title: str, marked: Sequence[bool], style: str) -> Html:
-    """A mark at some of the columns."""
-    slots = [tag("div", tag("span", class_=style) if one else None, class_="slot") for one in marked]
+def marks_row(title: str, styles: Sequence[str]) -> Html:
+    """A mark of some style at some of the columns; none where the style is empty."""
+    slots = [tag("div", tag("span", class_=style) if style else None, class_="slot") for style in styles]
     return _row(title, Html(""), slots, "marks")
+
+
+def lattice_row(
+    title: str,
+    offered: Sequence[Sequence[float]],
+    taken: Sequence[float],
+    hints: Sequence[str],
+    spell: Callable[[float], str],
+    style: str,
+    *,
+    falls: bool = False,
+) -> Html | None:
+    """Cells for the values that a setting could have, the one it has in colour.
+
+    None if no column has any, or all together have more than can be told apart.
+
+    Args:
+        title: of the row.
+        offered: for each column the values that were possible.
+        taken: for each column the one that was taken, or NaN.
+        hints: what a column says when it is pointed at.
+        spell: how a value is written.
+        style: of the values that were taken.
+        falls: the lowest cell is the largest value.
+    """
+    values = sorted({value for column in (*offered, taken) for value in column if math.isfinite(value)}, reverse=falls)
+    if not 0 < len(values) <= _MOST_VALUES:
+        return None
+    slots = []
+    for possible, one, hint in zip(offered, taken, hints, strict=True):
+        cells = [
+            tag(
+                "div",
+                class_=f"option {style if value == one else 'offered'}",
+                style=f"bottom:{_percent(at / len(values))}",
+            )
+            for at, value in enumerate(values)
+            if value == one or value in possible
+        ]
+        slots.append(tag("div", *cells, class_="slot", title=hint))
+    labels = {(at + 0.5) / len(values): spell(value) for at, value in enumerate(values)}
+    return _row(title, _scale(labels), slots, "lattice", style=f"--rows:{len(values)}")
 
 
 def counts_text(counts: Mapping[int, int]) -> str:

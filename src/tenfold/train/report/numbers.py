@@ -103,6 +103,16 @@ def spelling(quantity: str) -> Callable[[float], str]:
     return {"bytes": size, "latency_ms": milliseconds}.get(quantity, count)
 
 
+def side(kernel: float) -> str:
+    r"""A kernel size as people write it.
+
+    Example:
+        >>> side(3) == "3\N{MULTIPLICATION SIGN}3"
+        True
+    """
+    return f"{kernel:g}{_TIMES}{kernel:g}"
+
+
 def bit_word(value: float) -> str:
     """A bit-width: whole, a mean of several, or float.
 

@@ -6,9 +6,9 @@ from importlib import resources
 
 from tenfold.train.report.markup import Html, join, tag
 
-# No script, no font, no image: the page may be mailed, archived and opened without a network. The policy makes the
-# browser enforce what the tests check.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+# No script, no font, no image from elsewhere: the page may be mailed, archived and opened without a network. The policy
+# makes the browser enforce what the tests check.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(title: str, body: Html) -> str:

@@ -21,7 +21,7 @@ def bar(share: float, style: str, hint: str = "") -> Html:
     return tag("div", tag("div", class_=f"fill {style}", style=width), class_="track", title=hint or None)
 
 
-def bar_row(name: str, value: str, share_text: str, share: float | None, style: str) -> Html:
+def bar_row(name: str | Html, value: str, share_text: str, share: float | None, style: str) -> Html:
     """A named bar with its value and what is said about it; an empty track where the share is unknown."""
     return tag(
         "div",

@@ -25,8 +25,6 @@ from tenfold.train.report.parts import (
     whole,
 )
 
-_BUDGET_LABELS = {**dict(facts.COSTS), "latency_ms": "Latency"}
-
 
 def header(report: Report) -> Html:
     """What was trained, how, and for how long."""
@@ -87,7 +85,7 @@ def budget(report: Report) -> Html | None:
         measured = quantity == "latency_ms"  # not counted, and so not among the costs
         got = facts.number(report.get(quantity)) if measured else facts.cost(report, "after", quantity)
         spelled = numbers.spelling(quantity)
-        label = _BUDGET_LABELS.get(quantity, facts.metric_label(quantity))
+        label = facts.LABELS.get(quantity, facts.metric_label(quantity))
         kept = kept and not got > limit  # what was not measured exceeds nothing
         lines.append(limit_row(label, got, limit, spelled))
     return section(join("Budget ", badge(kept, "kept", "exceeded")), tag("div", *lines, class_="bars"))

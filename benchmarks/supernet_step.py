@@ -1,0 +1,138 @@
+"""One training step of AtomNAS' supernet beside a straightforward implementation, at the start and half-way.
+
+Straightforward is what the authors' code does: one branch for each kernel size, plain layers in turn, PyTorch's default
+layout. Ours is what `fit` trains: the same layers in channels-last, and the rectified maps computed again instead of
+kept. Half-way is the mean of the supernet's table of atoms and of AtomNAS-C's, so no number of channels is round.
+
+    python benchmarks/supernet_step.py           # about five minutes on two quiet cores
+
+Times are taken in turn in one process; peak memory is that of a process of its own, without what it had before its
+first step. Recorded in results/supernet_step.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from record import machine, write_record
+from tenfold import build, profile
+from tenfold.cost import interleaved
+from tenfold.layers.atomic import AtomicBranch
+from tenfold.train.allocator import keep_freed_memory
+
+RESULTS = Path(__file__).parent / "results" / "supernet_step.json"
+STATES = ("start", "half-way")
+KINDS = ("straightforward", "straightforward, channels-last", "ours")
+
+
+def network(state: str) -> Any:
+    """The supernet for ImageNet, or what is left of it half-way to AtomNAS-C."""
+    supernet = build("atomnas_supernet", dropout=0.0)
+    if state == "start":
+        return supernet
+    options: dict[str, Any] = supernet.found_architecture().options
+    found = build("atomnas_c").found_architecture().options["blocks"]
+    blocks = [
+        [channels, stride, *((full + left) // 2 for full, left in zip(atoms, target[2:], strict=True))]
+        for (channels, stride, *atoms), target in zip(options["blocks"], found, strict=True)
+    ]
+    return build("atomnas", **{**options, "blocks": blocks})
+
+
+def make_plain(module: nn.Module) -> None:
+    """Let PyTorch run each branch as the sequence of layers that it is."""
+    for name, child in module.named_children():
+        if isinstance(child, AtomicBranch):
+            setattr(module, name, nn.Sequential(OrderedDict(child.named_children())))
+        else:
+            make_plain(child)
+
+
+def stepper(kind: str, state: str, side: int, batch: int) -> Callable[[], None]:
+    """Forward, backward and update on one batch."""
+    torch.manual_seed(0)
+    trained = network(state).train()
+    images = torch.randn(batch, 3, side, side)
+    targets = torch.arange(batch)
+    if kind != "ours":
+        make_plain(trained)
+    if kind != "straightforward":
+        trained.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(trained(images), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def peak_megabytes(kind: str, state: str, side: int, batch: int) -> float:
+    """What three steps need above the process that is ready to make them."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    step = stepper(kind, state, side, batch)
+    before = _resident_megabytes()
+    for _ in range(3):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+
+
+def _resident_megabytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def main() -> None:
+    """Time the steps in turn, measure memory, and record the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side", type=int, default=112)
+    parser.add_argument("--batch", type=int, default=16)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    size = (arguments.side, arguments.batch)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        memory = {(kind, state): pool.submit(peak_megabytes, kind, state, *size) for state in STATES for kind in KINDS}
+        peaks = {key: future.result() for key, future in memory.items()}
+    keep_freed_memory()
+    timings = interleaved({key: stepper(*key, *size) for key in peaks}, rounds=arguments.rounds)  # type: ignore[type-var, arg-type]
+    rows = []
+    for state in STATES:
+        macs = profile(network(state), (3, arguments.side, arguments.side)).macs
+        plain = timings[KINDS[0], state]  # type: ignore[index]
+        for kind in KINDS:
+            timing, peak = timings[kind, state], peaks[kind, state]  # type: ignore[index]
+            rows.append(
+                {
+                    "state": state,
+                    "kind": kind,
+                    "macs": macs,
+                    "median_ms": round(timing.median_ms, 1),
+                    "median_ratio": round(timing.median_ms / plain.median_ms, 3),
+                    "minimum_ratio": round(timing.minimum_ms / plain.minimum_ms, 3),
+                    "peak_mb": round(peak),
+                    "peak_ratio": round(peak / peaks[KINDS[0], state], 3),
+                }
+            )
+            print(rows[-1], flush=True)
+    facts = {"side": arguments.side, "batch": arguments.batch, "threads": arguments.threads, "rounds": arguments.rounds}
+    write_record(RESULTS, {"machine": machine(), **facts, "results": rows})
+
+
+if __name__ == "__main__":
+    main()
