@@ -15,7 +15,7 @@ from tenfold.analysis.similarity import Axis, FeatureSimilarity, MapEntropy, Map
 from tenfold.errors import UsageError
 from tenfold.layers.map_capture import self_attentions, watch_maps
 from tenfold.layers.reattention import ReAttention
-from tenfold.quant.modes import evaluating
+from tenfold.modes import evaluating
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95)
 

@@ -12,6 +12,7 @@ from tenfold.errors import UsageError
 from tenfold.layers.map_capture import is_timm_attention, self_attentions, watch_maps
 from tenfold.layers.mixed_attention import Statistics
 from tenfold.layers.reattention import Attention, Norm, ReAttention, Theta
+from tenfold.modes import evaluating
 
 
 def insert_reattention(
@@ -121,12 +122,6 @@ def _measure(network: nn.Module, images: Tensor) -> dict[int, Statistics]:
         variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
         found[number] = Statistics(mean, variance, maps[:, 0].numel())
 
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with watch_maps(network, note):
-            network(images)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(network), watch_maps(network, note):
+        network(images)
     return found

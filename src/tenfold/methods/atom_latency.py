@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tenfold.cost import interleaved
 from tenfold.methods.atoms import AtomGroup, count_atoms
+from tenfold.modes import evaluating
 from tenfold.quant import cut_channels
-from tenfold.quant.modes import evaluating
 
 _SHARES = (0.25, 0.5, 1.0)
 _ROUNDS = 5

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from tenfold.cost import Profile, profile
 from tenfold.layers.atomic import AtomicBlock
+from tenfold.modes import evaluating
 from tenfold.quant import SwitchableBatchNorm, find_switch
 from tenfold.quant.channels import ChannelPath, Wiring, is_depthwise, wiring
 from tenfold.quant.constant_channels import effective_weight, observe
-from tenfold.quant.modes import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)

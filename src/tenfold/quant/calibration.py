@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.errors import UsageError
-from tenfold.quant.modes import evaluating
+from tenfold.modes import evaluating
 from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL
 from tenfold.quant.quantizers import ActivationQuantizer
 from tenfold.quant.schemes import FLOAT_BITS, quantize_unit, widest

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.errors import UnknownNameError, UsageError
+from tenfold.modes import evaluating
 from tenfold.quant.channels import ChannelPath, Wiring, channel_layers, wiring
 from tenfold.quant.constant_channels import (
     Seen,
@@ -29,7 +30,6 @@ from tenfold.quant.constant_channels import (
 )
 from tenfold.quant.cutting import cut_channels
 from tenfold.quant.fractional import FractionalBits
-from tenfold.quant.modes import evaluating
 from tenfold.quant.swap import quantized_layers
 from tenfold.quant.switching import SwitchableBatchNorm
 
