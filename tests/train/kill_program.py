@@ -7,6 +7,7 @@ standard output, one JSON object per kill. Every training is a fork of this proc
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -71,9 +72,14 @@ def slow_down_saving(announce):
 
 
 def kill_at_random(run_dir, rng, seconds):
-    child = train(run_dir)
-    time.sleep(rng.uniform(0, seconds))
-    return finish_off(child)
+    """Kill within the first `seconds`; a training that was faster than that is begun anew, and killed earlier."""
+    while True:
+        child = train(run_dir)
+        time.sleep(rng.uniform(0, seconds))
+        if finish_off(child):
+            return True
+        shutil.rmtree(run_dir)
+        seconds /= 2
 
 
 def kill_while_saving(run_dir, rng, saves):
