@@ -8,26 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+from markdown_tables import spread, table, where
+from write_deepvit import deepvit_cifar10, reattention
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; numbers to the right."""
-    ruler = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *rows))
-
-
-def where(record: dict[str, Any]) -> str:
-    """One line on machine and versions."""
-    computer = record["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in computer["versions"].items())
-    return (
-        f"*{computer['cpu']}, {computer['cores']} cores, Python {computer['python']}, {versions}; {computer['date']}.*"
-    )
 
 
 def sat_cifar10(record: dict[str, Any]) -> str:
@@ -52,14 +40,6 @@ def sat_cifar10(record: dict[str, Any]) -> str:
             + table(["top-1 %, 10,000 test images", "DoReFa + PACT", "SAT + CG-PACT", "gain"], rows)
         )
     return "\n\n".join(parts)
-
-
-def spread(values: list[float]) -> str:
-    """Mean, deviation, and each value."""
-    if not values:
-        return "-"
-    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{deviation} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
 def efficientnet_lite0(record: dict[str, Any]) -> str:
@@ -350,64 +330,6 @@ def camvid(record: dict[str, Any]) -> str:
         + table(["", "mean IoU %", "file, kB", "median ms", "x float"], files)
         + "\n\nIntersection over union of each class, %.\n\n"
         + table(["", *found], each)
-    )
-
-
-def reattention(record: dict[str, Any]) -> str:
-    """Time and memory of re-attention over those of the formula as it stands."""
-    parts = []
-    for step in dict.fromkeys(row["step"] for row in record["results"]):
-        rows = [
-            [
-                f"{row['shape']}, {row['level']}",
-                *(f"{row['ways'][way]['median_ratio']:.2f}" for way in ("plain fused", "tenfold")),
-                f"{row['ways']['tenfold']['minimum_ratio']:.2f}",
-                *(f"{row['ways'][way]['peak_mb']:.0f}" for way in ("plain fused", "formula", "tenfold")),
-            ]
-            for row in record["results"]
-            if row["step"] == step
-        ]
-        header = ["plain fused attention", "re-attention", "re-attention (best)"]
-        memory = [f"peak MB, {way}" for way in ("plain", "formula", "re-attention")]
-        parts.append(f"### {step.capitalize()}\n\n" + table(["time over the formula's", *header, *memory], rows))
-    shapes = "; ".join(
-        f"{name}: {shape['batch']} images of {shape['tokens']} tokens, width {shape['dim']}"
-        for name, shape in record["shapes"].items()
-    )
-    return (
-        f"{shapes}; {record['heads']} heads, float32, threads: {record['threads']}, {record['rounds']} rounds in turn. "
-        "Of a whole block most of the time goes into linear layers, which all three ways share.\n\n"
-        + "\n\n".join(parts)
-    )
-
-
-def deepvit_cifar10(record: dict[str, Any]) -> str:
-    """Accuracy and similarity by depth."""
-    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for run in record["runs"]:
-        found.setdefault((run["depth"], run["kind"]), []).append(run)
-    rows = []
-    for (depth, kind), runs in sorted(found.items()):
-        similar = [run["collapse"]["mean_neighbour"] for run in runs]
-        rows.append(
-            [
-                f"{kind}, {depth} blocks",
-                spread([100 * run["top1"] for run in runs]),
-                *(f"{mean(one[kind] for one in similar):.3f}" for kind in ("used", "used, centred")),
-                *(
-                    f"{mean(one[kind] for one in similar):.3f}" if kind in similar[0] else "-"
-                    for kind in ("softmax", "softmax, centred")
-                ),
-                f"{mean(mean(run['collapse']['entropy']) for run in runs):.3f}",
-                f"{mean(run['collapse']['features_to_last'][0] for run in runs):.2f}",
-            ]
-        )
-    header = ["top-1 %, 10,000 test images", "maps used", "centred", "softmax maps", "centred", "entropy"]
-    return (
-        f"CIFAR-10 images {record['image']}x{record['image']} in patches of {record['patch']}, {record['subset']} to "
-        f"train on, {record['epochs']} epochs of AdamW at {record['lr']}, batch {record['batch']}. Similarity: mean "
-        f"cosine of neighbouring blocks' maps by key, on {record['analyzed']} test images; centred: without the mean "
-        "of each map, which all softmax maps share.\n\n" + table(["", *header, "features, first to last block"], rows)
     )
 
 
