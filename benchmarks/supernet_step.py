@@ -2,7 +2,8 @@
 
 Straightforward is what the authors' code does: one branch for each kernel size, plain layers in turn, PyTorch's default
 layout. Ours is what `fit` trains: the same layers in channels-last, and the rectified maps computed again instead of
-kept. Half-way is the mean of the supernet's table of atoms and of AtomNAS-C's, so no number of channels is round.
+kept. Half-way is the mean of the supernet's table of atoms and of AtomNAS-C's, so no number of channels is round;
+"in eights" rounds each down to a multiple of 8, as `AtomNAS(multiple=8)` does at the end.
 
     python benchmarks/supernet_step.py           # about five minutes on two quiet cores
 
@@ -32,7 +33,7 @@ from tenfold.layers.atomic import AtomicBranch
 from tenfold.train.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "supernet_step.json"
-STATES = ("start", "half-way")
+STATES = ("start", "half-way", "half-way in eights")
 KINDS = ("straightforward", "straightforward, channels-last", "ours")
 
 
@@ -43,8 +44,9 @@ def network(state: str) -> Any:
         return supernet
     options: dict[str, Any] = supernet.found_architecture().options
     found = build("atomnas_c").found_architecture().options["blocks"]
+    multiple = 8 if state.endswith("eights") else 1
     blocks = [
-        [channels, stride, *((full + left) // 2 for full, left in zip(atoms, target[2:], strict=True))]
+        [channels, stride, *((a + b) // 2 // multiple * multiple for a, b in zip(atoms, target[2:], strict=True))]
         for (channels, stride, *atoms), target in zip(options["blocks"], found, strict=True)
     ]
     return build("atomnas", **{**options, "blocks": blocks})

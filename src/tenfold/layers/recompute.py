@@ -1,4 +1,4 @@
-"""Training with about half of the memory: what costs little to compute is computed again instead of kept."""
+"""Training with less memory: what costs little to compute is computed again instead of kept."""
 
 from __future__ import annotations
 
