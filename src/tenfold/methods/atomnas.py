@@ -141,7 +141,7 @@ class AtomNAS(Method):
             self._use_latencies(*measure_atoms(network, self._groups, example[:1]))
         self._weights = self._penalty_weights()
         self._network = network
-        self._count()
+        self._count(network)
         self._costs.check_reach(self._limits, self._quantity)
         network.shrinks = True  # type: ignore[assignment]
         return network
@@ -157,9 +157,9 @@ class AtomNAS(Method):
         weighting = self.weighting or ("equal" if is_automatic else "cost")
         return self._costs.penalty_weights(None if weighting == "equal" else self._quantity)
 
-    def _count(self) -> None:
+    def _count(self, network: nn.Module) -> None:
         """Count the atoms that are left, by their group; done once after every cut."""
-        self._left = {group.producer: count_atoms(self._network, group) for group in self._groups}
+        self._left = {group.producer: count_atoms(network, group) for group in self._groups}
 
     def penalty(self, network: nn.Module) -> Tensor | None:
         """The sum of the scales' magnitudes, each times the cost of its atom (mean 1), times lambda (0-d)."""
@@ -293,7 +293,7 @@ class AtomNAS(Method):
         self._groups = [group for group in self._groups if group.producer in names]
         left = {group.block for group in self._groups}
         self._vanished += [block for block in dict.fromkeys(group.block for group in gone) if block not in left]
-        self._count()
+        self._count(network)
 
     def prepare_evaluation(self, network: nn.Module, batches: Iterator[Tensor]) -> None:
         """Set the batch norms: averaged statistics do not fit averaged weights, nor old ones a network that shrinks."""
@@ -329,7 +329,6 @@ class AtomNAS(Method):
 
     def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
         """Leave a plain network; one that can say so describes itself by its new numbers of atoms."""
-        self._network = network
         self.prepare_evaluation(network, batches)
         if hasattr(network, "found_architecture"):
             found: Any = network
@@ -339,8 +338,7 @@ class AtomNAS(Method):
 
     def report(self, network: nn.Module) -> dict[str, Any]:
         """Atoms by block and kernel size, before and after, and the way there."""
-        self._network = network
-        self._count()  # a method after this one may have removed channels too
+        self._count(network)  # a method after this one may have removed channels too
         architecture = getattr(network, "architecture", None)
         return {
             "quantity": self._quantity,
