@@ -26,6 +26,13 @@ def test_importing_the_package_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("room", ["models", "tasks", "methods"])
+def test_importing_a_room_imports_no_library_that_takes_seconds(room):
+    heavy = "('torchvision', 'timm', 'torchmetrics', 'torch._dynamo')"
+    code = f"import sys, tenfold.{room}; sys.exit(any(m in sys.modules for m in {heavy}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_error_has_one_root_and_stands_in_the_drawing():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert len(kinds) > 10

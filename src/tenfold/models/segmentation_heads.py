@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from tenfold.models.blocks import conv_bn_relu
 from tenfold.models.classifier import FeatureInfo, initialise
@@ -30,6 +29,8 @@ class LightHead(nn.Module):
     def __init__(
         self, features: Sequence[FeatureInfo], num_classes: int, *, stride: int = 8, channels: int = 128
     ) -> None:
+        from torchvision.models.segmentation.lraspp import LRASPPHead  # importing torchvision takes a second
+
         super().__init__()
         finer = features[:-1]
         self._low = next((at for at, info in enumerate(finer) if info.stride >= stride), len(finer) - 1)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
 
 from tenfold.data import Draws
 from tenfold.data.label_sets import IGNORE
@@ -65,6 +63,9 @@ class ScaleCrop:
         Returns:
             uint8 (C, height, width) and uint8 (height, width).
         """
+        from torchvision import tv_tensors  # importing torchvision takes a second, and only training needs it
+        from torchvision.transforms import InterpolationMode, v2
+
         low, high = self.scale
         zoom = low * (high / low) ** float(draws.uniform(_ZOOM)[0])
         # The box of the image that becomes the crop; for a zoom below 1 it may reach over the edges.
