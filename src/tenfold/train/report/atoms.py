@@ -19,6 +19,7 @@ from tenfold.train.report.outcome import (
     limit_bars,
     pair,
     part_of,
+    shares_chart,
 )
 from tenfold.train.report.parts import details, figure, section, swatch, table, table_row
 
@@ -89,14 +90,7 @@ def _cost_path(outcome: Shrunk) -> Html | None:
         return figure("Cost", line_chart(lines, title=title, x_label="step", spell=spell, covers=(0.0,)))
     return figure(
         "Cost against the target",
-        line_chart(
-            lines,
-            title="Cost over the steps of the training, as a share of the target",
-            x_label="step",
-            spell=lambda value: f"{100 * value:.4g} %",
-            level=("target", 1.0),
-            covers=(0.98, 1.02),
-        ),
+        shares_chart(lines, "Cost over the steps of the training, as a share of the target", "target"),
         "The target is 100 %.",
     )
 

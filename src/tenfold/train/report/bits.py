@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from tenfold.train.report import facts, found, numbers
 from tenfold.train.report.bit_paths import bit_paths
-from tenfold.train.report.charts import Line, line_chart
+from tenfold.train.report.charts import Line
 from tenfold.train.report.facts import Report
 from tenfold.train.report.found import Learned, mean
 from tenfold.train.report.layer_rows import bits_row, counts_row, counts_text, layer_rows, shares_row
 from tenfold.train.report.markup import Html, join, tag
-from tenfold.train.report.outcome import beside_paths, in_words, is_drawable, kept_badge, limit_bars
+from tenfold.train.report.outcome import beside_paths, in_words, is_drawable, kept_badge, limit_bars, shares_chart
 from tenfold.train.report.parts import details, figure, section, swatch, table, table_row
 
 
@@ -81,14 +81,7 @@ def _cost_path(outcome: Learned) -> Html | None:
         return None
     return figure(
         "Cost during the search",
-        line_chart(
-            lines,
-            title="Cost over the steps of the search, as a share of the limit",
-            x_label="step",
-            spell=lambda value: f"{100 * value:.4g} %",
-            level=("limit", 1.0),
-            covers=(0.98, 1.02),
-        ),
+        shares_chart(lines, "Cost over the steps of the search, as a share of the limit", "limit"),
         "The limit is 100 %. The last point is after rounding.",
     )
 

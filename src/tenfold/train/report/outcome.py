@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from tenfold.train.report import facts, numbers
-from tenfold.train.report.charts import Line
+from tenfold.train.report.charts import Line, line_chart
 from tenfold.train.report.markup import Html, join, tag
 from tenfold.train.report.parts import badge, figure, limit_row, whole
 
@@ -55,6 +55,18 @@ def pair(left: int | str, first: int | str) -> Html:
 def key_entry(sample: Html, meaning: str) -> Html:
     """A sample and what it stands for, never parted at the end of a line."""
     return tag("span", sample, meaning, class_="whole")
+
+
+def shares_chart(lines: Sequence[Line], title: str, level: str) -> Html:
+    """Costs over the steps as shares of their limits, with a level at 1 under the name that it has."""
+    return line_chart(
+        lines,
+        title=title,
+        x_label="step",
+        spell=lambda value: f"{100 * value:.4g} %",
+        level=(level, 1.0),
+        covers=(0.98, 1.02),
+    )
 
 
 def is_drawable(lines: Iterable[Line]) -> bool:
