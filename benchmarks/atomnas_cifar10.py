@@ -99,7 +99,9 @@ def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, An
     result = fit(
         network_for(kind, budget, seed),
         task,
-        [AtomNAS(search_share=SEARCH_SHARE, weighting="cost" if "cost" in kind else "equal")] if searches else [],
+        [AtomNAS(search_share=SEARCH_SHARE, weighting="cost" if "cost" in kind else "equal", multiple=1)]
+        if searches
+        else [],
         Budget(macs=BUDGETS[budget]) if searches else None,
         config=TrainConfig(epochs=EPOCHS, batch_size=100, lr=RATE, weight_decay=4e-5, seed=seed, device="cpu"),
         run_dir=Path(work) / f"{kind}-{budget}-{seed}".replace(" ", "-").replace(",", ""),

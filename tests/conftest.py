@@ -1,7 +1,6 @@
 """Where the tests find what lies outside the repository."""
 
 import os
-import signal
 import socket
 from pathlib import Path
 
@@ -34,15 +33,3 @@ def _no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
-
-
-@pytest.fixture(autouse=True)
-def _a_signal_too_many_is_a_failure():
-    """SIGTERM by default ends the process without a word, and with it the results of all tests in it."""
-
-    def fail(_number, _frame):
-        raise AssertionError("a SIGTERM came when nobody waited for it")
-
-    inherited = signal.signal(signal.SIGTERM, fail)
-    yield
-    signal.signal(signal.SIGTERM, inherited)

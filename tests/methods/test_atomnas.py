@@ -15,6 +15,7 @@ from tenfold import models
 from tenfold.cost import Budget, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
 from tenfold.methods import AtomNAS, FracBits, create
+from tenfold.methods.atom_selection import least_important, portions
 from tenfold.methods.atoms import absorb_constants, count_atoms, find_atoms, removal, scales_of
 from tenfold.models import official_atomnas_names
 from tenfold.quant import cut_channels
@@ -243,6 +244,34 @@ def test_cost_after_surgery_is_what_the_profiler_counts(model):
     assert before.params - after.params == saved["params"]
     assert before.size_bytes - after.size_bytes == saved["bytes"]
     assert before.bitops - after.bitops == saved["bitops"]
+
+
+@pytest.mark.parametrize(
+    ("count", "multiple", "sizes"),
+    [
+        (3, 1, [1, 1, 1]),
+        (20, 8, [4, 8] + [1] * 8),
+        (16, 8, [8] + [1] * 8),
+        (5, 8, [1] * 5),
+        (63, None, [1] * 63),
+        (66, None, [2] + [8] * 7 + [1] * 8),
+    ],
+)
+def test_atoms_go_in_portions_that_leave_a_multiple(count, multiple, sizes):
+    scores = torch.rand(count, generator=torch.Generator().manual_seed(count))
+    found = portions(scores, multiple)
+    assert [len(one) for one in found] == sizes
+    assert [index for one in found for index in one] == scores.argsort().tolist()
+
+
+def test_the_weakest_portions_go_until_the_limit_is_kept():
+    groups = [SimpleNamespace(producer=name, block=name, is_residual=False, branch=None) for name in "ab"]
+    scores = {"a": torch.tensor([4.0, 1, 2, 3, 8, 9]), "b": torch.tensor([0.0, 2, 9, 9, 9])}
+    shares = {"a": {"macs": 0.2}, "b": {"macs": 0.1}}
+    dead = least_important(groups, scores, shares, {"macs": 1.3}, 2)
+    # The mean of b's first portion is 0 (its odd atom), then come 1.5, the first pair of a, and nothing more.
+    assert dead["a"].tolist() == [False, True, True, False, False, False]
+    assert dead["b"].tolist() == [True, False, False, False, False]
 
 
 OPTIMIZERS = {

@@ -23,7 +23,7 @@ from tenfold.methods import SAT, Method, Pass
 from tenfold.train import Interrupted, TrainConfig, evaluate, fit, load
 from tenfold.train.checkpoints import read_checkpoint
 from tenfold.train.display import Display
-from train.toy_training import ToyTask, assert_same_end, toy_config, toy_network
+from train.toy_training import ToyTask, assert_same_end, call_handler, toy_config, toy_network
 
 
 def run_fit(run_dir, methods=(), budget=None, *, task=None, network=None, **options):
@@ -305,7 +305,7 @@ def test_an_interrupted_run_saves_and_ends_bit_identical_when_resumed(tmp_path, 
 def test_a_stop_during_evaluation_leaves_at_once(tmp_path):
     class Stopping(ToyTask):
         def eval_batches(self, **options):
-            os.kill(os.getpid(), signal.SIGTERM)
+            call_handler(signal.SIGTERM)
             yield from super().eval_batches(**options)
 
     with pytest.raises(Interrupted):

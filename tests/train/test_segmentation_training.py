@@ -1,6 +1,5 @@
 """Trainings with an answer for each pixel: what the loop promises holds for them."""
 
-import os
 import signal
 
 import pytest
@@ -11,7 +10,7 @@ from tenfold import build, fit, load, tasks
 from tenfold.errors import UsageError
 from tenfold.methods import SAT, AdaBits
 from tenfold.train import Interrupted, TrainConfig, evaluate
-from train.toy_training import assert_same_end
+from train.toy_training import assert_same_end, call_handler
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def test_an_interrupted_training_ends_bit_identical_when_resumed(task, tmp_path,
     def interrupting(*arguments, **options):
         calls.append(1)
         if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            call_handler(signal.SIGTERM)
         return loss(*arguments, **options)
 
     monkeypatch.setattr(task, "loss", interrupting)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from tenfold.methods.atoms import AtomGroup
+
+USUAL_MULTIPLE, LARGE_GROUP = 8, 64
 
 
 def least_important(
@@ -15,16 +18,16 @@ def least_important(
     scores: Mapping[str, Tensor],
     shares: Mapping[str, Mapping[str, float]],
     start: Mapping[str, float],
-    multiple: int,
+    multiple: int | None,
 ) -> dict[str, Tensor]:
-    """Mark atoms, the smallest scores first, until no limit is exceeded.
+    """Mark atoms, the portions with the smallest mean scores first, until no limit is exceeded.
 
     Args:
         groups: of the network.
         scores: importance of each atom, (atoms,), by the group's producer.
         shares: what one atom of a group costs, as a share of each limit.
         start: what the network costs, as shares of the limits; kept are limits with 1 or less.
-        multiple: leave a multiple of so many atoms in each group that has more, the strongest.
+        multiple: as of `portions`.
 
     Returns:
         Masks of the atoms to remove, (atoms,), by the group's producer.
@@ -35,25 +38,43 @@ def least_important(
     in_block = {block: sum(alive[one.producer] for one in found) for block, found in by_block(groups).items()}
     costs = dict(start)
     ranking = sorted(
-        (score, index, name) for name, values in scores.items() for index, score in enumerate(values.tolist())
+        (float(values[portion].mean()), order, name, portion)
+        for name, values in scores.items()
+        for order, portion in enumerate(portions(values, multiple))
     )
-    for _, index, name in ranking:
+    for _, _, name, portion in ranking:
         if max(costs.values()) <= 1:
             break
         group = by_producer[name]
-        is_last_of_block = in_block[group.block] == 1 and not group.is_residual
-        if is_last_of_block or (alive[name] == 1 and group.branch is None):
+        is_last_of_block = in_block[group.block] == len(portion) and not group.is_residual
+        if is_last_of_block or (alive[name] == len(portion) and group.branch is None):
             continue
-        dead[name][index] = True
-        alive[name] -= 1
-        in_block[group.block] -= 1
+        dead[name][portion] = True
+        alive[name] -= len(portion)
+        in_block[group.block] -= len(portion)
         for limit, share in shares[name].items():
-            costs[limit] -= share
-    for name, score in scores.items():
-        surplus = alive[name] % multiple if alive[name] > multiple else 0
-        order = torch.where(dead[name], torch.inf, score).argsort()
-        dead[name][order[:surplus]] = True
+            costs[limit] -= share * len(portion)
     return dead
+
+
+def portions(scores: Tensor, multiple: int | None) -> list[list[int]]:
+    """What of a group goes at once, so that a multiple of so many atoms is left: their indices, the weakest first.
+
+    The last few atoms, as many as the multiple, go one by one.
+
+    Args:
+        scores: importance of each atom, (atoms,).
+        multiple: of what; None: of `USUAL_MULTIPLE` in groups that have `LARGE_GROUP` atoms or more.
+    """
+    order: list[int] = scores.argsort(stable=True).tolist()
+    unit = multiple or (USUAL_MULTIPLE if len(order) >= LARGE_GROUP else 1)
+    cuts = [
+        0,
+        *range(len(order) % unit or unit, len(order) - unit, unit),
+        *range(max(0, len(order) - unit), len(order)),
+    ]
+    ends = sorted({*cuts, len(order)})
+    return [order[start:end] for start, end in pairwise(ends)]
 
 
 def by_block(groups: Sequence[AtomGroup]) -> dict[str, list[AtomGroup]]:

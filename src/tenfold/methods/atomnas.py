@@ -16,7 +16,7 @@ from tenfold.cost import Budget
 from tenfold.errors import UnknownNameError, UsageError
 from tenfold.methods.atom_costs import AtomCosts
 from tenfold.methods.atom_latency import measure_atoms
-from tenfold.methods.atom_selection import by_block, least_important
+from tenfold.methods.atom_selection import by_block, least_important, portions
 from tenfold.methods.atoms import (
     AtomGroup,
     absorb_constants,
@@ -80,8 +80,9 @@ class AtomNAS(Method):
     """With a budget: part of the training after which it is kept, and the network stays as it is."""
     least_saving: float = 1 / 1500
     """Dead atoms are removed once they cost this share of the network's first cost (the paper: 1e6 of 1.5e9)."""
-    multiple: int = 1
-    """With a budget: in the end each group of atoms has a multiple of so many, which runs faster on most hardware."""
+    multiple: int | None = None
+    """With a budget: what is left of a group of atoms is a multiple of so many, during the search and after it, because
+    most hardware is slow with odd numbers; None: of 8 in groups of 64 and more, in which it changes little."""
     repair: bool = True
     """Take along what removed atoms add to the statistics of batch norms, so that evaluation does not notice."""
     calibration_batches: int = 10
@@ -105,7 +106,7 @@ class AtomNAS(Method):
             raise UsageError(f"penalty_weight of atomnas must be 0 or more; got {self.penalty_weight}.")
         if not self.threshold >= 0:
             raise UsageError(f"threshold of atomnas must be 0 or more; got {self.threshold}.")
-        if self.multiple < 1:
+        if self.multiple is not None and self.multiple < 1:
             raise UsageError(f"multiple of atomnas must be at least 1; got {self.multiple}.")
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
@@ -228,9 +229,16 @@ class AtomNAS(Method):
             saved += int(small.sum()) * group.costs[self._quantity]
             if not is_last:
                 small &= importance(run.network, group) <= self.threshold
-            dead[group.producer] = small
+            dead[group.producer] = self._in_portions(small, importance(judged, group)) if self._limits else small
         if is_last or saved >= self.least_saving * self._costs.whole[self._quantity]:
             self._remove(run, dead)
+
+    def _in_portions(self, small: Tensor, scores: Tensor) -> Tensor:
+        """The part of the small atoms that can go so that a multiple is left, (atoms,)."""
+        dead = torch.zeros_like(small)
+        for portion in portions(scores, self.multiple):
+            dead[portion] = small[portion].all()
+        return dead
 
     def _follow_curve(self, run: Any, *, is_last: bool) -> None:
         """Remove the least important atoms until the cost is where it should be by now; in the end, within the budget.
@@ -250,7 +258,7 @@ class AtomNAS(Method):
         }
         current = self._current()
         start = {quantity: current[quantity] / limit for quantity, limit in limits.items()}
-        self._remove(run, least_important(self._groups, scores, shares, start, self.multiple if is_last else 1))
+        self._remove(run, least_important(self._groups, scores, shares, start, self.multiple))
 
     def _remove(self, run: Any, dead: Mapping[str, Tensor]) -> None:
         """Remove atoms by masks; a branch or a block without any left is dropped, unless the shape needs it."""
