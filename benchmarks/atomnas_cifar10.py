@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, An
     torch.manual_seed(seed)
     task = tasks.create("classify", data=data, image_size=IMAGE, subset=SUBSET)
     searches = kind.startswith("atomnas")
+    started = time.process_time()
     result = fit(
         network_for(kind, budget, seed),
         task,
@@ -118,6 +120,7 @@ def run(kind: str, budget: str, seed: int, data: str, work: str) -> dict[str, An
         "params": report["cost"]["after"]["params"],
         "curve": [row["top1"] for row in report["curves"]],
         "seconds": report["seconds"],
+        "cpu_seconds": round(time.process_time() - started, 1),
         "atoms": report["found"]["atomnas"]["trajectory"][-1]["atoms"] if searches else None,
         "architecture": report["found"]["atomnas"]["architecture"] if searches else None,
     }
