@@ -108,3 +108,58 @@ def test_bfloat16_follows_autocast():
     y.float().square().sum().backward()
     assert expand.weight.grad.dtype == torch.float32
     assert layers[2].weight.grad.dtype == torch.float32
+
+
+def run_expanding(expand, layers, x, *, lean):
+    """Output, gradients of the input and of all parameters, and how many maps are kept."""
+    expand, layers = copy.deepcopy((expand, layers))
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
+        y = norm_act_conv(*layers, x, expand=expand) if lean else layers(expand(x))
+    y.square().sum().backward()
+    gradients = [p.grad for p in (x, *expand.parameters(), *layers.parameters())]
+    return y.detach(), gradients, sum(t.ndim == 4 and t.shape[-2:] == x.shape[-2:] for t in kept.values())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("wanted", ["all", "no expansion"])
+def test_a_cheap_expansion_is_computed_again(layout, wanted):
+    torch.manual_seed(1)
+    expand = nn.Conv2d(4, 6, 1, bias=False, dtype=torch.float64)
+    expand.weight.requires_grad_(wanted != "no expansion")
+    x = (3 + 2 * torch.randn(4, 4, 9, 7, dtype=torch.float64)).to(memory_format=layout)
+    y, gradients, kept = run_expanding(expand, chain(), x, lean=True)
+    expected, expected_gradients, expected_kept = run_expanding(expand, chain(), x, lean=False)
+    assert torch.equal(y, expected)
+    for found, right in zip(gradients, expected_gradients, strict=True):
+        assert (found is None) == (right is None)
+        if right is not None:
+            torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-10)
+    assert (kept, expected_kept) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "expand",
+    [nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.Conv2d(40, 6, 1, bias=False), nn.Identity()],
+    ids=["bias", "kernel", "many channels", "no convolution"],
+)
+def test_any_other_expansion_is_called(expand):
+    x = torch.randn(2, getattr(expand, "in_channels", 6), 8, 8)
+    expected = chain(dtype=torch.float32)(expand(x))
+    y, _, kept = run_expanding(expand, chain(dtype=torch.float32), x, lean=True)
+    assert torch.equal(y, expected)
+    assert kept == (1 if isinstance(expand, nn.Identity) else 2)
+
+
+def test_an_expansion_follows_autocast():
+    expand = nn.Conv2d(4, 6, 1, bias=False)
+    x = torch.randn(2, 4, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, gradients, _ = run_expanding(expand, chain(dtype=torch.float32), x, lean=True)
+        expected, expected_gradients, _ = run_expanding(expand, chain(dtype=torch.float32), x, lean=False)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, expected)
+    for found, right in zip(gradients, expected_gradients, strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, right, rtol=0.05, atol=0.05 * float(right.abs().max()))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +140,8 @@ class AtomicBranch(nn.Sequential):
         """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
         layer = self.get_submodule
         if "expand" in self._modules:
-            y = norm_act_conv(layer("expand.bn"), layer("expand.act"), layer("depthwise.conv"), layer("expand.conv")(x))
+            expand: Any = layer("expand")
+            y = norm_act_conv(expand.bn, expand.act, layer("depthwise.conv"), x, expand=expand.conv)
         else:
             y = layer("depthwise.conv")(x)
         return norm_act_conv(layer("depthwise.bn"), layer("depthwise.act"), layer("project"), y)
