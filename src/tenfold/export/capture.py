@@ -144,7 +144,7 @@ def activation_grid(quantizer: ActivationQuantizer) -> ActivationGrid:
     The training code multiplies by steps / level and rounds, or takes the floor for the schemes other than "original":
     rounding half a step lower is the same save on ties. One tie is not rare: on a two-sided grid zero lies half-way
     between two levels, and many activations are exactly zero. Training rounds it to the even code; a tiny lift, or at
-    one bit a tiny lowering, makes sure of that here.
+    one bit a tiny lowering, makes sure of that here. On the grid "symmetric" zero is a level, and no tie is near.
     """
     layer, bits = quantizer.layer, quantizer.policy.bits
     if not isinstance(bits, int):
@@ -155,13 +155,14 @@ def activation_grid(quantizer: ActivationQuantizer) -> ActivationGrid:
     level = quantizer.level
     step = (2 if layer.two_sided else 1) * level / num_steps(bits, layer.a_scheme)
     low = -level if layer.two_sided else 0.0
-    is_rounded = layer.a_scheme == "original"
-    lift = step * 2**bits * _LIFT * (-1 if is_rounded and bits == 1 else 1) if layer.two_sided else 0.0
+    is_rounded = layer.a_scheme in ("original", "symmetric")
+    has_tie = layer.two_sided and layer.a_scheme != "symmetric"
+    lift = step * 2**bits * _LIFT * (-1 if is_rounded and bits == 1 else 1) if has_tie else 0.0
     return ActivationGrid(
         step=step,
         shift=lift - low - (0.0 if is_rounded else step / 2),
         offset=low + (step / 2 if layer.a_scheme == "centered" else 0.0),
-        top=2**bits - 1,
+        top=2**bits - (2 if layer.a_scheme == "symmetric" else 1),
     )
 
 

@@ -29,13 +29,11 @@ from tenfold.export.graph import (
     is_weight,
     sole_reader,
 )
-from tenfold.export.integers import INT8_TOP, UINT8_TOP, KernelWeight, kernel_weight
+from tenfold.export.integers import INT8_TOP, UINT8_TOP, KernelWeight, is_whole, kernel_weight
 from tenfold.export.placing import MOVERS, Observation, Plan, halves, readers
 
 _WIDEST = 1.25
 """How much coarser an observed grid may become to save a node."""
-_WHOLE = 1e-4
-"""How far from a whole number a zero point may be, relative to a step."""
 
 
 @dataclass(eq=False)
@@ -158,6 +156,8 @@ class _Grids:
             quantizer = self._quantizers.get(use.node)
             if quantizer is None or quantizer.grid.shift <= 0 or quantizer.grid.top == UINT8_TOP:
                 continue
+            if quantizer.grid.zero is not None:
+                continue
             grid = quantizer.grid
             unused = max(0, int((low + grid.shift) // grid.step))
             quantizer.grid = replace(
@@ -173,7 +173,7 @@ class _Grids:
     def settle_quantizer(self, quantizer: Quantizer) -> None:
         """Choose how the codes of a quantizer of the network are counted."""
         grid, source = quantizer.grid, self.of.get(quantizer.source)
-        if source is not None and not source.offset and grid.top == UINT8_TOP:
+        if source is not None and not source.offset and grid.top > INT8_TOP:
             # Eight bits from eight bits: a second rounding would only add noise. Its clipping is kept.
             low, high = (
                 int(np.clip(source.zero + np.rint((grid.step * code + grid.offset) / source.scale), 0, UINT8_TOP))
@@ -181,9 +181,12 @@ class _Grids:
             )
             self.of[quantizer.result] = _Grid(source.scale, source.zero, 0.0, low, high, source=source, is_reused=True)
             return
+        if grid.zero is not None:
+            self.of[quantizer.result] = _Grid(grid.step, grid.zero, 0.0, quantizer.low, quantizer.high, source=source)
+            return
         codes = _Grid(grid.step, 0, grid.offset, quantizer.low, quantizer.high, source=source)
         shift_steps = 0.0 if source is None else grid.shift / source.scale
-        if source is not None and 1 <= np.rint(shift_steps) <= source.zero and _is_whole(shift_steps):
+        if source is not None and 1 <= np.rint(shift_steps) <= source.zero and is_whole(shift_steps):
             codes.source_zero = source.zero - int(np.rint(shift_steps))
         else:
             self._shift_source(quantizer)
@@ -213,7 +216,7 @@ class _Grids:
         # Padding writes zeros between the codes, so a code must stand for zero.
         zero, offset, step = -codes.offset / codes.scale, codes.offset, codes.scale
         codes.offset = 0.0
-        if _is_whole(zero) and 0 <= zero <= UINT8_TOP:
+        if is_whole(zero) and 0 <= zero <= UINT8_TOP:
             codes.zero = int(np.rint(zero))
         elif 2 * quantizer.grid.top <= UINT8_TOP and 0 <= np.rint(2 * zero) <= UINT8_TOP:
             codes.scale, codes.zero, codes.is_doubled = step / 2, int(np.rint(2 * zero)), True
@@ -234,10 +237,6 @@ def _as_read(value: ir.Value) -> ir.Value:
         value = observe.outputs[0]
         reader = sole_reader(value)
     return value
-
-
-def _is_whole(number: float) -> bool:
-    return abs(number - np.rint(number)) < _WHOLE
 
 
 def _halve(grids: _Grids, layer: IntegerLayer) -> None:
@@ -336,7 +335,9 @@ def _write_quantizer(grids: _Grids, quantizer: Quantizer) -> None:
         assert codes.source.value is not None
         value = _dequantize(builder, node, codes.source.value, codes.source.scale, codes.source_zero)
     step = 2 * codes.scale if codes.is_doubled else codes.scale
-    rounded = _quantize(builder, node, value, Codes(step))  # the shift has made the codes start at 0
+    # Elsewhere the shift has made the codes start at 0.
+    zero = 0 if quantizer.grid.zero is None else codes.zero
+    rounded = _quantize(builder, node, value, Codes(step, zero))
     rounded = _clip(builder, node, rounded, codes.low, codes.high)
     if codes.is_doubled:
         real = _dequantize(builder, node, rounded, step, 0)

@@ -27,7 +27,7 @@ from tenfold.export.graph import (
     is_activation,
     sole_reader,
 )
-from tenfold.export.integers import UINT8_TOP, kernel_weight
+from tenfold.export.integers import INT8_TOP, UINT8_TOP, kernel_weight
 
 MOVERS = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
 """Operators that only move or select values: rounding before or after them is the same."""
@@ -92,17 +92,17 @@ class _Placer:
         self.network, self.pixel_layers, self.any_cpu = network, pixel_layers, any_cpu
         self.builder = Builder(network.graph, "place")
         self.layer_of = {layer.node: layer for layer in network.layers}
-        self.shifts = {quantizer.node: quantizer.grid.shift for quantizer in network.quantizers}
+        self.grids = {quantizer.node: quantizer.grid for quantizer in network.quantizers}
         self.on_grid: set[ir.Value] = set()
         self.plan = Plan()
 
     def run(self) -> Plan:
         self._observe_image()
-        offsets = {q.node: q.grid.offset for q in self.network.quantizers}
         for node in list(self.network.graph):
             if is_activation(node):
                 # A grid without zero needs its reader's help: only an integer layer gives it.
-                if not offsets[node] or all(reader in self.layer_of for reader in readers(node.outputs[0])):
+                has_zero = self.grids[node].zero is not None or not self.grids[node].offset
+                if has_zero or all(reader in self.layer_of for reader in readers(node.outputs[0])):
                     self.on_grid.add(node.outputs[0])
             elif node in self.layer_of:
                 self._place_layer(self.layer_of[node])
@@ -148,7 +148,7 @@ class _Placer:
 
     def _others_lose(self, known: Collection[IntegerLayer]) -> bool:
         for quantizer in self.network.quantizers:
-            if quantizer.grid.top == UINT8_TOP:
+            if quantizer.grid.top > INT8_TOP:
                 layers = {self.layer_of[node] for node in readers(quantizer.result) if node in self.layer_of}
                 if any(not self._fits(layer.codes, layer) for layer in layers.difference(known)):
                     return True
@@ -193,10 +193,14 @@ class _Placer:
             reader = sole_reader(value)
         if value.is_graph_output():
             return False
-        is_direct = is_activation(reader) and (is_layer or not self.shifts[reader])
+        is_direct = is_activation(reader) and (is_layer or not self._is_shifted(reader))
         if not is_direct:
             self._observe(value)
         return True
+
+    def _is_shifted(self, quantizer: ir.Node) -> bool:
+        grid = self.grids[quantizer]
+        return bool(grid.shift) and grid.zero is None
 
     def _observe(
         self,

@@ -107,6 +107,7 @@ class AdaBits(Method):
             w_bits=wide,
             a_bits=high,
             scheme=self.scheme,
+            a_scheme="auto" if min(a for _, a in self.widths) > 1 else "original",
             rescale=self.rescale,
             two_sided=self.two_sided,
             calibrated=self.calibrated,

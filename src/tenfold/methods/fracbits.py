@@ -183,7 +183,13 @@ class FracBits(Method):
         }
 
     def _base(self, a_bits: int) -> Method:
-        common: dict[str, Any] = {"w_bits": 8, "a_bits": a_bits, "scheme": self.scheme, "two_sided": self.two_sided}
+        common: dict[str, Any] = {
+            "w_bits": 8,
+            "a_bits": a_bits,
+            "scheme": self.scheme,
+            "a_scheme": "auto" if self.a_range[0] > 1 else "original",
+            "two_sided": self.two_sided,
+        }
         if self.base == "sat":
             return SAT(**common)
         if self.base == "pact":

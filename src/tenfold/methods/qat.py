@@ -30,6 +30,9 @@ class QAT(Method):
     """Bits of the activations, 1 to 8 (32: float); None: as `w_bits`."""
     scheme: SchemeChoice = "auto"
     """Grid of the weights; "auto" is "original" below 8 bits and "symmetric" at 8, so that the codes fit int8."""
+    a_scheme: SchemeChoice = "auto"
+    """Grid of the inputs; "auto" is the papers' "original", but "symmetric" for signed inputs of linear layers: what a
+    transformer's layers read crowds around zero, which "original" has no level for."""
     per_channel: bool = False
     """One weight maximum per output channel instead of one per tensor."""
     clamp: bool = True
@@ -40,7 +43,7 @@ class QAT(Method):
     """CG-PACT's gradient for the clipping levels instead of PACT's."""
 
     def __post_init__(self) -> None:
-        check_options(self.w_bits, self.a_bits, self.scheme)
+        check_options(self.w_bits, self.a_bits, self.scheme, self.a_scheme)
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""

@@ -9,7 +9,18 @@ from torch import Tensor, nn
 
 from tenfold.cost import Budget, Profile, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
-from tenfold.quant import FLOAT_BITS, SCHEMES, LayerFacts, LayerScheme, quantize, quantized_layers, survey
+from tenfold.quant import (
+    FLOAT_BITS,
+    SCHEMES,
+    ActivationQuantizer,
+    LayerFacts,
+    LayerScheme,
+    QuantLinear,
+    quantize,
+    quantized_layers,
+    start_levels,
+    survey,
+)
 from tenfold.quant.schemes import Scheme, check_bits
 
 DEFAULT_BITS = 4
@@ -20,7 +31,7 @@ _CANDIDATES = range(8, 1, -1)
 SchemeChoice = Literal["auto"] | Scheme
 
 
-def check_options(w_bits: int | None, a_bits: int | None, scheme: str) -> None:
+def check_options(w_bits: int | None, a_bits: int | None, *schemes: str) -> None:
     """Check what a user may have got wrong, before anything runs.
 
     Raises:
@@ -34,8 +45,9 @@ def check_options(w_bits: int | None, a_bits: int | None, scheme: str) -> None:
     if w_bits is not None and a_bits is not None:
         check_bits(w_bits, "w_bits")
         check_bits(a_bits, "a_bits")
-    if scheme != "auto" and scheme not in SCHEMES:
-        raise UnknownNameError("quantization scheme", scheme, ("auto", *SCHEMES))
+    for scheme in schemes:
+        if scheme != "auto" and scheme not in SCHEMES:
+            raise UnknownNameError("quantization scheme", scheme, ("auto", *SCHEMES))
 
 
 class UniformMethod(Protocol):
@@ -44,6 +56,7 @@ class UniformMethod(Protocol):
     w_bits: int | None
     a_bits: int | None
     scheme: SchemeChoice
+    a_scheme: SchemeChoice
     two_sided: bool | None
     calibrated: bool
 
@@ -81,17 +94,21 @@ def quantize_uniformly(
 
     def scheme(fact: LayerFacts) -> LayerScheme:
         layer_w_bits, layer_a_bits = layer_bits(fact, w_bits, a_bits)
+        two_sided = fact.signed_input if method.two_sided is None else method.two_sided
         return LayerScheme(
             w_bits=layer_w_bits,
             a_bits=layer_a_bits,
             scheme=_resolve_scheme(method.scheme, layer_w_bits),
-            two_sided=fact.signed_input if method.two_sided is None else method.two_sided,
+            a_scheme=_input_scheme(method.a_scheme, two_sided and fact.is_linear, layer_a_bits),
+            two_sided=two_sided,
             calibrated=method.calibrated,
             pixels=fact.is_first,
             **own(fact, facts),
         )
 
-    return quantize(network, {name: scheme(fact) for name, fact in facts.items()})
+    network = quantize(network, {name: scheme(fact) for name, fact in facts.items()})
+    start_levels(network, example, _signed_inputs_of_linear_layers(network))
+    return network
 
 
 def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
@@ -103,6 +120,22 @@ def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
     if choice == "auto":
         return "symmetric" if w_bits == EDGE_BITS else "original"
     return choice
+
+
+def _input_scheme(choice: SchemeChoice, is_signed_linear: bool, a_bits: int) -> Scheme:
+    """The grid of a layer's input; see the option `a_scheme`. One bit has no grid with a zero."""
+    if choice == "auto":
+        return "symmetric" if is_signed_linear and a_bits > 1 else "original"
+    return choice
+
+
+def _signed_inputs_of_linear_layers(network: nn.Module) -> list[ActivationQuantizer]:
+    """The quantizers that read tokens, not what batch norm and ReLU give."""
+    return [
+        layer.input_quantizer
+        for _, layer in quantized_layers(network)
+        if isinstance(layer, QuantLinear) and layer.layer.two_sided and layer.input_quantizer is not None
+    ]
 
 
 def uniform_cost(

@@ -1,7 +1,7 @@
 """Quantizers, bit policies, quantized layers, and swapping them into any module."""
 
 from tenfold.quant.bits import BitPolicy, FixedBits, bits_text, simplest
-from tenfold.quant.calibration import calibrate, measure_norms
+from tenfold.quant.calibration import calibrate, measure_norms, start_levels
 from tenfold.quant.channels import ChannelPath, channel_paths
 from tenfold.quant.constant_channels import pruned_kernels
 from tenfold.quant.cutting import cut_channels
@@ -71,6 +71,7 @@ __all__ = [
     "restore_switch",
     "set_bits",
     "simplest",
+    "start_levels",
     "survey",
     "widest",
 ]
