@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
 from tenfold.cost import Budget, Profile, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
+from tenfold.methods.attention_products import open_attention, product_schemes
+from tenfold.products import HeadMixing
 from tenfold.quant import (
     FLOAT_BITS,
     SCHEMES,
@@ -16,8 +19,10 @@ from tenfold.quant import (
     LayerFacts,
     LayerScheme,
     QuantLinear,
+    QuantProduct,
     quantize,
     quantized_layers,
+    quantized_parts,
     start_levels,
     survey,
 )
@@ -59,6 +64,7 @@ class UniformMethod(Protocol):
     a_scheme: SchemeChoice
     two_sided: bool | None
     calibrated: bool
+    attention_products: bool
 
 
 def quantize_uniformly(
@@ -87,10 +93,10 @@ def quantize_uniformly(
     """
     if any(quantized_layers(network)):
         raise UsageError("the network is quantized already; use one method that sets bits, on a float network.")
-    facts = survey(network, example)
+    facts = survey_for(network, example, method.attention_products)
     w_bits, a_bits = method.w_bits, method.a_bits
     if w_bits is None or a_bits is None:
-        w_bits = a_bits = _largest_bits(network, budget, example, facts)
+        w_bits = a_bits = _largest_bits(network, budget, example, facts, method.attention_products)
 
     def scheme(fact: LayerFacts) -> LayerScheme:
         layer_w_bits, layer_a_bits = layer_bits(fact, w_bits, a_bits)
@@ -106,9 +112,20 @@ def quantize_uniformly(
             **own(fact, facts),
         )
 
-    network = quantize(network, {name: scheme(fact) for name, fact in facts.items()})
-    start_levels(network, example, _signed_inputs_of_linear_layers(network))
+    schemes = {name: scheme(fact) for name, fact in facts.items()}
+    if method.attention_products:
+        schemes |= product_schemes(network, a_bits, method.calibrated)
+    mixings = [name for name, module in network.named_modules() if isinstance(module, HeadMixing) and name in facts]
+    network = quantize(network, schemes)
+    start_levels(network, example, _started_from_data(network, mixings))
     return network
+
+
+def survey_for(network: nn.Module, example: Tensor, attention_products: bool) -> dict[str, LayerFacts]:
+    """The facts of each layer to quantize; see `attention_products` for what that option does to the network."""
+    if attention_products:
+        open_attention(network)
+    return survey(network, example, head_mixing=attention_products)
 
 
 def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
@@ -129,19 +146,29 @@ def _input_scheme(choice: SchemeChoice, is_signed_linear: bool, a_bits: int) -> 
     return choice
 
 
-def _signed_inputs_of_linear_layers(network: nn.Module) -> list[ActivationQuantizer]:
-    """The quantizers that read tokens, not what batch norm and ReLU give."""
-    return [
-        layer.input_quantizer
-        for _, layer in quantized_layers(network)
-        if isinstance(layer, QuantLinear) and layer.layer.two_sided and layer.input_quantizer is not None
-    ]
+def _started_from_data(network: nn.Module, mixings: Collection[str]) -> list[ActivationQuantizer]:
+    """The quantizers that read tokens and maps, not what batch norm and ReLU give."""
+    found: list[ActivationQuantizer] = []
+    for name, part in quantized_parts(network):
+        if isinstance(part, QuantProduct):
+            found += [part.left_quantizer, part.right_quantizer]
+        elif part.input_quantizer is not None:
+            reads_tokens = isinstance(part, QuantLinear) and part.layer.two_sided
+            found += [part.input_quantizer] if reads_tokens or name in mixings else []
+    return found
 
 
 def uniform_cost(
-    network: nn.Module, example: Tensor, facts: Mapping[str, LayerFacts], w_bits: int, a_bits: int
+    network: nn.Module,
+    example: Tensor,
+    facts: Mapping[str, LayerFacts],
+    w_bits: int,
+    a_bits: int,
+    attention_products: bool = False,
 ) -> Profile:
     """What a float network would cost with the same bits everywhere, but for the first and the last layer."""
+    if attention_products:  # they say their own bits
+        network = quantize(copy.deepcopy(network), product_schemes(network, a_bits, calibrated=True))
 
     def bits_of(name: str, *_: Any) -> tuple[int, int]:
         return layer_bits(facts[name], w_bits, a_bits) if name in facts else (FLOAT_BITS, FLOAT_BITS)
@@ -154,12 +181,18 @@ def layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:
     return max(w_bits, EDGE_BITS) if fact.is_edge else w_bits, EDGE_BITS if fact.is_first else a_bits
 
 
-def _largest_bits(network: nn.Module, budget: Budget | None, example: Tensor, facts: Mapping[str, LayerFacts]) -> int:
+def _largest_bits(
+    network: nn.Module,
+    budget: Budget | None,
+    example: Tensor,
+    facts: Mapping[str, LayerFacts],
+    attention_products: bool,
+) -> int:
     if budget is None or (budget.bitops is None and budget.bytes is None):
         return DEFAULT_BITS  # no bit-width changes what the budget limits
 
     for bits in _CANDIDATES:
-        excess = budget.excess(uniform_cost(network, example, facts, bits, bits))
+        excess = budget.excess(uniform_cost(network, example, facts, bits, bits, attention_products))
         if not excess:
             return bits
     smallest = min(_CANDIDATES)

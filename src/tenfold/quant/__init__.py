@@ -10,11 +10,23 @@ from tenfold.quant.interpolation import interpolate_activation, interpolate_weig
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.layers import QuantConv2d, QuantLayer, QuantLinear
 from tenfold.quant.operators import quantize_activation, quantize_weight
+from tenfold.quant.quant_product import QuantProduct
 from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
 from tenfold.quant.removal import remove_channels
 from tenfold.quant.schemes import FLOAT_BITS, SCHEMES, Bits, Grid, narrowest, widest
 from tenfold.quant.survey import LayerFacts, survey
-from tenfold.quant.swap import describe, fix_bits, quantizable_layers, quantize, quantized_layers
+from tenfold.quant.swap import (
+    QuantPart,
+    activation_quantizers,
+    describe,
+    fix_bits,
+    quantizable_layers,
+    quantizable_products,
+    quantize,
+    quantized_layers,
+    quantized_parts,
+    quantizers_of,
+)
 from tenfold.quant.switching import (
     Switch,
     SwitchableBatchNorm,
@@ -43,10 +55,13 @@ __all__ = [
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
+    "QuantPart",
+    "QuantProduct",
     "Switch",
     "SwitchableBatchNorm",
     "SwitchedBits",
     "WeightQuantizer",
+    "activation_quantizers",
     "available_bits",
     "bits_text",
     "calibrate",
@@ -63,10 +78,13 @@ __all__ = [
     "narrowest",
     "pruned_kernels",
     "quantizable_layers",
+    "quantizable_products",
     "quantize",
     "quantize_activation",
     "quantize_weight",
     "quantized_layers",
+    "quantized_parts",
+    "quantizers_of",
     "remove_channels",
     "restore_switch",
     "set_bits",
