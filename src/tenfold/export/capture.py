@@ -27,7 +27,14 @@ from torch import Tensor, nn
 
 from tenfold.errors import ExportError
 from tenfold.export.integers import ActivationGrid
-from tenfold.quant import FLOAT_BITS, ActivationQuantizer, QuantLayer, QuantLinear, quantized_layers
+from tenfold.quant import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    QuantLayer,
+    QuantLinear,
+    activation_quantizers,
+    quantized_layers,
+)
 from tenfold.quant.schemes import num_steps
 
 DOMAIN = "tenfold"
@@ -172,11 +179,14 @@ def freeze(network: nn.Module) -> nn.Module:
     Layers that share one quantizer module keep sharing it, under the name of the first.
     """
     frozen = copy.deepcopy(network).cpu().float().eval()
-    for name, layer in list(quantized_layers(frozen)):
+    inputs = {quantizer: name for name, quantizer in reversed(activation_quantizers(frozen).items())}
+    for name, layer in quantized_layers(frozen):
         _freeze_weight(name, layer)
-        quantizer = layer.input_quantizer
-        if isinstance(quantizer, ActivationQuantizer):
-            layer.input_quantizer = _frozen_input(name, quantizer)  # type: ignore[assignment]
+    twins = {quantizer: _frozen_input(name, quantizer) for quantizer, name in inputs.items()}
+    for parent in list(frozen.modules()):
+        for child, module in list(parent._modules.items()):
+            if isinstance(module, ActivationQuantizer):
+                setattr(parent, child, twins[module])
     return frozen.requires_grad_(False)
 
 

@@ -29,7 +29,7 @@ from tenfold.export.graph import (
     is_weight,
     sole_reader,
 )
-from tenfold.export.integers import INT8_TOP, UINT8_TOP, KernelWeight, is_whole, kernel_weight
+from tenfold.export.integers import INT8_TOP, INT16_TOP, UINT8_TOP, KernelWeight, is_whole, kernel_weight
 from tenfold.export.placing import MOVERS, Observation, Plan, halves, readers
 
 _WIDEST = 1.25
@@ -60,10 +60,12 @@ class Written:
     Attributes:
         codes: of each quantized activation, in the order of `network.quantizers`.
         weights: of each layer that runs in integers.
+        saturates: whether kernels without VNNI may saturate in a product of activations.
     """
 
     codes: list[Codes]
     weights: dict[IntegerLayer, KernelWeight] = field(default_factory=dict)
+    saturates: bool = False
 
 
 def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, float]], *, any_cpu: bool) -> Written:
@@ -79,6 +81,12 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
     observations = {observation.node: observation for observation in plan.observations}
     quantizers = {quantizer.node: quantizer for quantizer in network.quantizers}
     grids = _Grids(network, quantizers, ranges)
+    saturates = False
+    for product in plan.products.values():
+        pair = 2 * quantizers[product.left].grid.top * (quantizers[product.right].grid.top // 2)
+        if pair <= INT16_TOP or not any_cpu:
+            grids.signed.add(product.right)
+            saturates |= pair > INT16_TOP
     for node in nodes:
         if node in observations:
             grids.settle_observation(observations[node])
@@ -95,7 +103,8 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
             weights[layer] = _write_integer_layer(grids, layer, any_cpu)
         else:
             write_float_layer(grids.builder, layer)
-    written = Written([grids.of[_as_read(quantizer.result)] for quantizer in network.quantizers], weights)
+    codes: list[Codes] = [grids.of[_as_read(quantizer.result)] for quantizer in network.quantizers]
+    written = Written(codes, weights, saturates)
     for node in nodes:
         if node in observations:
             _write_observation(grids, observations[node])
@@ -119,6 +128,7 @@ class _Grids:
     ) -> None:
         self.builder = Builder(network.graph, "fast")
         self.of: dict[ir.Value, _Grid] = {}
+        self.signed: set[ir.Node] = set()
         self._layers = {layer.node: layer for layer in network.layers}
         self._quantizers, self._ranges = quantizers, ranges
 
@@ -128,7 +138,7 @@ class _Grids:
         if observation.same_as is not None:
             known = self.of[observation.same_as]
             self.of[result] = _Grid(known.scale, known.zero, known.offset, is_doubled=known.is_doubled)
-            self.of[result].high = known.high
+            self.of[result].high, self.of[result].kind = known.high, known.kind
         elif observation.is_pixels:
             self.of[result] = _Grid(1.0)
         else:
@@ -173,6 +183,12 @@ class _Grids:
     def settle_quantizer(self, quantizer: Quantizer) -> None:
         """Choose how the codes of a quantizer of the network are counted."""
         grid, source = quantizer.grid, self.of.get(quantizer.source)
+        if quantizer.node in self.signed:
+            # Kernels of both runtimes are fastest, and OpenVINO's are there at all, for a right operand like a weight.
+            middle = -quantizer.grid.zero if quantizer.grid.zero else 0
+            low, high = quantizer.low + middle, quantizer.high + middle
+            self.of[quantizer.result] = _Grid(grid.step, 0, 0.0, low, high, kind=np.int8)
+            return
         if source is not None and not source.offset and grid.top > INT8_TOP:
             # Eight bits from eight bits: a second rounding would only add noise. Its clipping is kept.
             low, high = (
@@ -245,7 +261,7 @@ def _halve(grids: _Grids, layer: IntegerLayer) -> None:
     assert node.inputs[0] is not None
     codes = grids.of[node.inputs[0]]
     twice = builder.add(node, "Concat", node.inputs[0], node.inputs[0], axis=1)
-    real = _dequantize(builder, node, _quantize(builder, node, twice, codes), codes.scale, codes.zero)
+    real = _dequantize(builder, node, _quantize(builder, node, twice, codes), codes)
     grids.of[real] = codes
     node.replace_input_with(0, real)
     layer.codes = halves(layer.codes)
@@ -328,19 +344,19 @@ def _write_quantizer(grids: _Grids, quantizer: Quantizer) -> None:
     if codes.is_reused:
         assert codes.source is not None
         assert codes.source.value is not None
-        _finish(builder, node, _clip(builder, node, codes.source.value, codes.low, codes.high), codes)
+        _finish(builder, node, _clip(builder, node, codes.source.value, codes), codes)
         return
     if codes.source_zero is not None:
         assert codes.source is not None
         assert codes.source.value is not None
-        value = _dequantize(builder, node, codes.source.value, codes.source.scale, codes.source_zero)
+        value = _dequantize(builder, node, codes.source.value, Codes(codes.source.scale, codes.source_zero))
     step = 2 * codes.scale if codes.is_doubled else codes.scale
     # Elsewhere the shift has made the codes start at 0.
     zero = 0 if quantizer.grid.zero is None else codes.zero
-    rounded = _quantize(builder, node, value, Codes(step, zero))
-    rounded = _clip(builder, node, rounded, codes.low, codes.high)
+    rounded = _quantize(builder, node, value, Codes(step, zero, kind=codes.kind))
+    rounded = _clip(builder, node, rounded, codes)
     if codes.is_doubled:
-        real = _dequantize(builder, node, rounded, step, 0)
+        real = _dequantize(builder, node, rounded, Codes(step))
         real = builder.add(node, "Sub", real, builder.constant(np.float32(codes.scale * codes.zero)))
         rounded = _quantize(builder, node, real, codes)
     _finish(builder, node, rounded, codes)
@@ -348,23 +364,25 @@ def _write_quantizer(grids: _Grids, quantizer: Quantizer) -> None:
 
 def _finish(builder: Builder, node: ir.Node, value: ir.Value, codes: Codes) -> None:
     codes.value = value
-    real = _dequantize(builder, node, value, codes.scale, codes.zero)
+    real = _dequantize(builder, node, value, codes)
     ir.convenience.replace_all_uses_with(node.outputs[0], real, replace_graph_outputs=True)
     assert node.graph is not None
     node.graph.remove(node, safe=True)
 
 
 def _quantize(builder: Builder, before: ir.Node, value: ir.Value, codes: Codes) -> ir.Value:
-    scale, zero = builder.constant(np.float32(codes.scale)), builder.constant(np.uint8(codes.zero))
+    scale, zero = builder.constant(np.float32(codes.scale)), builder.constant(codes.kind(codes.zero))
     return builder.add(before, "QuantizeLinear", value, scale, zero)
 
 
-def _clip(builder: Builder, before: ir.Node, value: ir.Value, low: int, high: int) -> ir.Value:
-    if low <= 0 and high >= UINT8_TOP:
+def _clip(builder: Builder, before: ir.Node, value: ir.Value, codes: Codes) -> ir.Value:
+    kind = np.iinfo(codes.kind)
+    if codes.low <= kind.min and codes.high >= kind.max:
         return value
-    return builder.add(before, "Clip", value, builder.constant(np.uint8(low)), builder.constant(np.uint8(high)))
+    bounds = builder.constant(codes.kind(codes.low)), builder.constant(codes.kind(codes.high))
+    return builder.add(before, "Clip", value, *bounds)
 
 
-def _dequantize(builder: Builder, before: ir.Node, value: ir.Value, scale: float, zero: int) -> ir.Value:
-    constants = builder.constant(np.float32(scale)), builder.constant(np.uint8(zero))
+def _dequantize(builder: Builder, before: ir.Node, value: ir.Value, codes: Codes) -> ir.Value:
+    constants = builder.constant(np.float32(codes.scale)), builder.constant(codes.kind(codes.zero))
     return builder.add(before, "DequantizeLinear", value, *constants)

@@ -56,6 +56,24 @@ class Observation:
         return str(self.node.attributes["name"].value)
 
 
+@dataclass(frozen=True)
+class Product:
+    """A matrix product of two quantized activations.
+
+    Attributes:
+        left: the quantizer of the left operand.
+        right: that of the right one.
+    """
+
+    left: ir.Node
+    right: ir.Node
+
+    @property
+    def name(self) -> str:
+        """Of the module in the network."""
+        return str(self.left.attributes["layer"].value).removesuffix(" left")
+
+
 @dataclass
 class Plan:
     """What runs in integers.
@@ -65,12 +83,14 @@ class Plan:
         integer: layers that run in integers.
         reasons: for the other layers, why not.
         halved: integer layers whose weights are the sum of two halves, each of which fits 8-bit kernels exactly.
+        products: of two activations that are both on 8-bit grids, by name.
     """
 
     observations: list[Observation] = field(default_factory=list)
     integer: set[IntegerLayer] = field(default_factory=set)
     reasons: dict[IntegerLayer, str] = field(default_factory=dict)
     halved: set[IntegerLayer] = field(default_factory=set)
+    products: dict[str, Product] = field(default_factory=dict)
 
 
 def place(network: Network, *, pixel_layers: Collection[str], any_cpu: bool) -> Plan:
@@ -106,6 +126,8 @@ class _Placer:
                     self.on_grid.add(node.outputs[0])
             elif node in self.layer_of:
                 self._place_layer(self.layer_of[node])
+            elif node.op_type == "MatMul":
+                self._place_product(node)
             elif node.op_type in MOVERS and len(node.outputs) == 1:
                 self._place_mover(node)
             elif node.op_type in COMPUTERS:
@@ -166,6 +188,14 @@ class _Placer:
             self.plan.integer.add(layer)
         else:
             self.plan.reasons[layer] = "its clipped output is the network's output"
+
+    def _place_product(self, node: ir.Node) -> None:
+        """Note a product whose operands come from quantizers; both runtimes give real numbers from it."""
+        if all(value in self.on_grid for value in node.inputs):
+            left, right = (_quantizer_behind(value) for value in node.inputs)
+            if left is not None and right is not None:
+                product = Product(left, right)
+                self.plan.products[product.name] = product
 
     def _place_computer(self, node: ir.Node) -> None:
         inputs = list(data_inputs(node))
@@ -235,6 +265,14 @@ def readers(value: ir.Value) -> Iterator[ir.Node]:
             yield from readers(use.node.outputs[0])
         else:
             yield use.node
+
+
+def _quantizer_behind(value: ir.Value | None) -> ir.Node | None:
+    """The quantizer that a value comes from, if it was only moved since."""
+    node = None if value is None else value.producer()
+    while node is not None and (node.op_type in MOVERS or node.op_type == "Observe"):
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    return node if is_activation(node) else None
 
 
 def _lift(quantizer: Quantizer) -> bool:

@@ -228,7 +228,8 @@ class ReAttention(Attention):
     def _attend_openly(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As the formula stands."""
         maps = self._maps(q, k)
-        mixed = self.var_norm(self.reatten_matrix(self.attn_drop(maps))) * self.gain
+        mixed = self.var_norm(self.reatten_matrix(self.attn_drop(maps)))
+        mixed = mixed if self.gain == 1 else mixed * self.gain
         if self.observer is not None:
             self.observer(maps, mixed)
         return self.map_value(mixed, v).transpose(1, 2).flatten(2)
