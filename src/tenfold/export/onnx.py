@@ -279,12 +279,13 @@ def _report_part(name: str, part: QuantPart, draft: _Draft, found: Comparison) -
     operands = (f"{name} left", f"{name} right") if isinstance(part, QuantProduct) else (name,)
     checks = [found.codes[one] for one in operands if one in found.codes]
     check = Check.worst_of(checks) if checks else None
+    why = "its operands are not both on 8-bit grids" if isinstance(part, QuantProduct) else ""
     return LayerReport(
         name=name,
         w_bits=mean_bits(part.w_bits),
         a_bits=mean_bits(part.a_bits),
         runs="integer" if name in exact else "float",
-        why=draft.reasons.get(name, "") if name not in exact else ("" if exact[name] else rounded),
+        why=draft.reasons.get(name, why) if name not in exact else ("" if exact[name] else rounded),
         worst_steps=None if check is None else check.worst_steps,
         exact_codes=None if check is None else check.exact,
     )

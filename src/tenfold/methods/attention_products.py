@@ -50,9 +50,7 @@ def open_attention(network: nn.Module) -> None:
     try:
         expose_products(network)
     except UsageError as error:
-        raise UsageError(
-            f"attention_products cannot be quantized here: {error} Or leave attention_products out."
-        ) from error
+        raise UsageError(f"attention_products cannot be quantized: {error} Or leave attention_products out.") from error
 
 
 def product_schemes(network: nn.Module, a_bits: int, calibrated: bool) -> dict[str, LayerScheme]:
