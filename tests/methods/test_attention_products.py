@@ -10,7 +10,7 @@ from tenfold.cost import Budget, profile
 from tenfold.errors import UsageError
 from tenfold.layers.reattention import Attention
 from tenfold.layers.reattention_insertion import expose_products
-from tenfold.methods import QAT, SAT, AdaBits, FracBits
+from tenfold.methods import QAT, SAT, AdaBits, FracBits, NormCalibration
 from tenfold.models import build
 from tenfold.quant import (
     FractionalBits,
@@ -145,6 +145,16 @@ def test_adabits_switches_products(images):
     torch.testing.assert_close(twin.eval()(images), outputs[1])
     with pytest.raises(UsageError, match="several bit-widths already"):
         make_switchable(network, [(8, 8)], {})
+
+
+def test_norm_calibration_measures_every_width(images):
+    network = AdaBits(bits=(8, 4)).attach(_network("deepvit_tiny"), None, images)
+    set_bits(network, 4)
+    NormCalibration(batches=1).prepare_evaluation(network, iter([images, images]))
+    norms = network.blocks[0].attn.var_norm.choices
+    assert [int(norm.num_batches_tracked) for norm in norms] == [1, 1]
+    assert not torch.equal(norms[0].running_var, norms[1].running_var)
+    assert network.blocks[0].attn.qkv.w_bits == 4
 
 
 class _Run:
