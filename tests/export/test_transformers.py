@@ -78,6 +78,21 @@ def test_fast_multiplies_integers_with_integers(name, bits, tmp_path):
         assert wanted.std() > 0.01
 
 
+def _openvino_products(path):
+    """The precisions in which OpenVINO multiplies activations with each other."""
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    return [str(one["runtimePrecision"].astype(str)) for one in found if one["layerType"].astype(str) == "MatMul"]
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "deepvit_tiny"])
+def test_openvino_multiplies_activations_as_integers(name, tmp_path):
+    network = _quantized(name, SAT(w_bits=4, a_bits=4, attention_products=True), depth=1)
+    export_onnx(network, tmp_path / "net.onnx", example=_images(4), profile="fast")
+    assert _openvino_products(tmp_path / "net.onnx") == ["u8", "u8"]
+
+
 def test_right_operands_are_signed_where_products_cannot_saturate(tmp_path):
     kinds = {}
     for bits in (4, 8):

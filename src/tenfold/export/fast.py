@@ -29,8 +29,9 @@ from tenfold.export.graph import (
     is_weight,
     sole_reader,
 )
-from tenfold.export.integers import INT8_TOP, INT16_TOP, UINT8_TOP, KernelWeight, is_whole, kernel_weight
+from tenfold.export.integers import INT8_TOP, UINT8_TOP, KernelWeight, is_whole, kernel_weight
 from tenfold.export.placing import MOVERS, Observation, Plan, halves, readers
+from tenfold.export.products import saturates, write_product
 
 _WIDEST = 1.25
 """How much coarser an observed grid may become to save a node."""
@@ -81,12 +82,8 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
     observations = {observation.node: observation for observation in plan.observations}
     quantizers = {quantizer.node: quantizer for quantizer in network.quantizers}
     grids = _Grids(network, quantizers, ranges)
-    saturates = False
-    for product in plan.products.values():
-        pair = 2 * quantizers[product.left].grid.top * (quantizers[product.right].grid.top // 2)
-        if pair <= INT16_TOP or not any_cpu:
-            grids.signed.add(product.right)
-            saturates |= pair > INT16_TOP
+    saturating = {one for one in plan.products.values() if saturates(quantizers[one.left], quantizers[one.right])}
+    grids.signed.update(one.right for one in plan.products.values() if not any_cpu or one not in saturating)
     for node in nodes:
         if node in observations:
             grids.settle_observation(observations[node])
@@ -104,7 +101,7 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
         else:
             write_float_layer(grids.builder, layer)
     codes: list[Codes] = [grids.of[_as_read(quantizer.result)] for quantizer in network.quantizers]
-    written = Written(codes, weights, saturates)
+    written = Written(codes, weights, bool(saturating) and not any_cpu)
     for node in nodes:
         if node in observations:
             _write_observation(grids, observations[node])
@@ -112,6 +109,8 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
             _write_quantizer(grids, quantizers[node])
         elif is_weight(node) and any(node.outputs[0].uses()):
             write_loose_weight(grids.builder, node)
+    for product in plan.products.values():
+        write_product(grids.builder, product.node)
     drop_unused(network.model)
     return written
 

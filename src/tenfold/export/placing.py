@@ -61,10 +61,12 @@ class Product:
     """A matrix product of two quantized activations.
 
     Attributes:
+        node: the MatMul.
         left: the quantizer of the left operand.
         right: that of the right one.
     """
 
+    node: ir.Node
     left: ir.Node
     right: ir.Node
 
@@ -194,7 +196,7 @@ class _Placer:
         if all(value in self.on_grid for value in node.inputs):
             left, right = (_quantizer_behind(value) for value in node.inputs)
             if left is not None and right is not None:
-                product = Product(left, right)
+                product = Product(node, left, right)
                 self.plan.products[product.name] = product
 
     def _place_computer(self, node: ir.Node) -> None:
