@@ -98,6 +98,8 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
             if layer in plan.halved:
                 _halve(grids, layer)
             weights[layer] = _write_integer_layer(grids, layer, any_cpu)
+        elif layer in plan.kept_real:
+            _write_real_layer(grids.builder, layer)
         else:
             write_float_layer(grids.builder, layer)
     codes: list[Codes] = [grids.of[_as_read(quantizer.result)] for quantizer in network.quantizers]
@@ -295,6 +297,20 @@ def _write_integer_layer(grids: _Grids, layer: IntegerLayer, any_cpu: bool) -> K
     node.resize_inputs(3)
     node.replace_input_with(2, grids.builder.add(node, "DequantizeLinear", constant(bias), constant(step), axis=0))
     return weight
+
+
+def _write_real_layer(builder: Builder, layer: IntegerLayer) -> None:
+    """Write a convolution with real weights that stay real.
+
+    ONNX Runtime rounds weights and bias on its own if the output is quantized at once. So the bias comes in between, as
+    a difference, since a sum would be taken back into the convolution.
+    """
+    bias, layer.bias = layer.bias.astype(np.float32), np.zeros_like(layer.bias)
+    write_float_layer(builder, layer)
+    output = layer.node.outputs[0]
+    result = builder.add(builder.after(output), "Sub", None, builder.constant(-bias.reshape(1, -1, 1, 1)))
+    ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+    result.producer().replace_input_with(0, output)
 
 
 def _replace_padded_pool(grids: _Grids, node: ir.Node) -> None:
