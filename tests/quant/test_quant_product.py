@@ -34,6 +34,7 @@ def _on_grid(values, level, steps, two_sided):
 
 @pytest.mark.parametrize("layer", [SIGNED, MAPS])
 def test_a_product_multiplies_both_operands_on_their_grids(layer):
+    torch.manual_seed(0)
     product = QuantProduct(layer)
     with torch.no_grad():
         product.left_quantizer.alpha.fill_(1.0)
@@ -46,7 +47,10 @@ def test_a_product_multiplies_both_operands_on_their_grids(layer):
 
 
 def test_gradients_reach_operands_and_levels():
+    torch.manual_seed(0)
     product = QuantProduct(SIGNED)
+    for parameter in product.parameters():
+        parameter.data.fill_(2.0)
     left, right = torch.randn(5, 4, requires_grad=True), torch.randn(4, 6, requires_grad=True)
     product(left, right).square().sum().backward()
     assert all(one.grad.abs().sum() > 0 for one in (left, right, *product.parameters()))
