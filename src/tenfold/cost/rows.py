@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from tenfold.cost.ledger import LayerCost, Profile
 from tenfold.cost.recorder import Recorder, Work
 from tenfold.errors import UsageError
+from tenfold.products import Product
 
 Bits: TypeAlias = "int | tuple[int, ...]"
 """Bits of a tensor: one number, or one for each kernel of a weight or channel of an input."""
@@ -110,8 +111,8 @@ def _bits_of_works(
     bits = {work: _said_bits(work.module, modules) for work in works}
     weighted = [work for work in works if work.has_weight]
     for work in works:
-        if not work.has_weight:
-            bits[work] = (bits[work][1], bits[work][1])  # both operands are activations
+        if not work.has_weight and not isinstance(modules[work.module], Product):
+            bits[work] = (bits[work][1], bits[work][1])  # both operands are activations, and of one kind
     if policy is not None:
         for idx, work in enumerate(weighted):
             name = work.module

@@ -27,7 +27,14 @@ from torch import Tensor, nn
 
 from tenfold.errors import ExportError
 from tenfold.export.integers import ActivationGrid
-from tenfold.quant import FLOAT_BITS, ActivationQuantizer, QuantLayer, QuantLinear, quantized_layers
+from tenfold.quant import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    QuantLayer,
+    QuantLinear,
+    activation_quantizers,
+    quantized_layers,
+)
 from tenfold.quant.schemes import num_steps
 
 DOMAIN = "tenfold"
@@ -144,7 +151,7 @@ def activation_grid(quantizer: ActivationQuantizer) -> ActivationGrid:
     The training code multiplies by steps / level and rounds, or takes the floor for the schemes other than "original":
     rounding half a step lower is the same save on ties. One tie is not rare: on a two-sided grid zero lies half-way
     between two levels, and many activations are exactly zero. Training rounds it to the even code; a tiny lift, or at
-    one bit a tiny lowering, makes sure of that here.
+    one bit a tiny lowering, makes sure of that here. On the grid "symmetric" zero is a level, and no tie is near.
     """
     layer, bits = quantizer.layer, quantizer.policy.bits
     if not isinstance(bits, int):
@@ -155,13 +162,14 @@ def activation_grid(quantizer: ActivationQuantizer) -> ActivationGrid:
     level = quantizer.level
     step = (2 if layer.two_sided else 1) * level / num_steps(bits, layer.a_scheme)
     low = -level if layer.two_sided else 0.0
-    is_rounded = layer.a_scheme == "original"
-    lift = step * 2**bits * _LIFT * (-1 if is_rounded and bits == 1 else 1) if layer.two_sided else 0.0
+    is_rounded = layer.a_scheme in ("original", "symmetric")
+    has_tie = layer.two_sided and layer.a_scheme != "symmetric"
+    lift = step * 2**bits * _LIFT * (-1 if is_rounded and bits == 1 else 1) if has_tie else 0.0
     return ActivationGrid(
         step=step,
         shift=lift - low - (0.0 if is_rounded else step / 2),
         offset=low + (step / 2 if layer.a_scheme == "centered" else 0.0),
-        top=2**bits - 1,
+        top=2**bits - (2 if layer.a_scheme == "symmetric" else 1),
     )
 
 
@@ -171,11 +179,14 @@ def freeze(network: nn.Module) -> nn.Module:
     Layers that share one quantizer module keep sharing it, under the name of the first.
     """
     frozen = copy.deepcopy(network).cpu().float().eval()
-    for name, layer in list(quantized_layers(frozen)):
+    inputs = {quantizer: name for name, quantizer in reversed(activation_quantizers(frozen).items())}
+    for name, layer in quantized_layers(frozen):
         _freeze_weight(name, layer)
-        quantizer = layer.input_quantizer
-        if isinstance(quantizer, ActivationQuantizer):
-            layer.input_quantizer = _frozen_input(name, quantizer)  # type: ignore[assignment]
+    twins = {quantizer: _frozen_input(name, quantizer) for quantizer, name in inputs.items()}
+    for parent in list(frozen.modules()):
+        for child, module in list(parent._modules.items()):
+            if isinstance(module, ActivationQuantizer):
+                setattr(parent, child, twins[module])
     return frozen.requires_grad_(False)
 
 

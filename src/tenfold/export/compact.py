@@ -111,15 +111,17 @@ def write_loose_weight(builder: Builder, node: ir.Node) -> None:
 def _write_quantizer(builder: Builder, quantizer: Quantizer) -> Codes:
     node, grid, value = quantizer.node, quantizer.grid, quantizer.source
     step = builder.constant(np.float32(grid.step))
-    if grid.shift:
+    zero = grid.zero or 0
+    point = (builder.constant(np.uint8(zero)),) if zero else ()
+    if grid.shift and not zero:
         value = builder.add(node, "Add", value, builder.constant(np.float32(grid.shift)))
-    codes = builder.add(node, "QuantizeLinear", value, step)  # uint8, zero point 0: saturates below
+    codes = builder.add(node, "QuantizeLinear", value, step, *point)  # uint8: saturates below
     if quantizer.low > 0 or quantizer.high < UINT8_TOP:
         low = builder.constant(np.uint8(quantizer.low)) if quantizer.low > 0 else None
         codes = builder.add(node, "Clip", codes, low, builder.constant(np.uint8(quantizer.high)))
-    value = builder.add(node, "DequantizeLinear", codes, step)
-    if grid.offset:
+    value = builder.add(node, "DequantizeLinear", codes, step, *point)
+    if grid.offset and not zero:
         value = builder.add(node, "Add", value, builder.constant(np.float32(grid.offset)))
     ir.convenience.replace_all_uses_with(node.outputs[0], value, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)
-    return Codes(grid.step, 0, grid.offset, quantizer.low, quantizer.high, codes)
+    return Codes(grid.step, zero, 0.0 if zero else grid.offset, quantizer.low, quantizer.high, codes)

@@ -29,13 +29,12 @@ from tenfold.export.graph import (
     is_weight,
     sole_reader,
 )
-from tenfold.export.integers import INT8_TOP, UINT8_TOP, KernelWeight, kernel_weight
+from tenfold.export.integers import INT8_TOP, UINT8_TOP, KernelWeight, is_whole, kernel_weight
 from tenfold.export.placing import MOVERS, Observation, Plan, halves, readers
+from tenfold.export.products import saturates, write_product
 
 _WIDEST = 1.25
 """How much coarser an observed grid may become to save a node."""
-_WHOLE = 1e-4
-"""How far from a whole number a zero point may be, relative to a step."""
 
 
 @dataclass(eq=False)
@@ -62,10 +61,12 @@ class Written:
     Attributes:
         codes: of each quantized activation, in the order of `network.quantizers`.
         weights: of each layer that runs in integers.
+        saturates: whether kernels without VNNI may saturate in a product of activations.
     """
 
     codes: list[Codes]
     weights: dict[IntegerLayer, KernelWeight] = field(default_factory=dict)
+    saturates: bool = False
 
 
 def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, float]], *, any_cpu: bool) -> Written:
@@ -81,6 +82,8 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
     observations = {observation.node: observation for observation in plan.observations}
     quantizers = {quantizer.node: quantizer for quantizer in network.quantizers}
     grids = _Grids(network, quantizers, ranges)
+    saturating = {one for one in plan.products.values() if saturates(quantizers[one.left], quantizers[one.right])}
+    grids.signed.update(one.right for one in plan.products.values() if not any_cpu or one not in saturating)
     for node in nodes:
         if node in observations:
             grids.settle_observation(observations[node])
@@ -95,9 +98,12 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
             if layer in plan.halved:
                 _halve(grids, layer)
             weights[layer] = _write_integer_layer(grids, layer, any_cpu)
+        elif layer in plan.kept_real:
+            _write_real_layer(grids.builder, layer)
         else:
             write_float_layer(grids.builder, layer)
-    written = Written([grids.of[_as_read(quantizer.result)] for quantizer in network.quantizers], weights)
+    codes: list[Codes] = [grids.of[_as_read(quantizer.result)] for quantizer in network.quantizers]
+    written = Written(codes, weights, bool(saturating) and not any_cpu)
     for node in nodes:
         if node in observations:
             _write_observation(grids, observations[node])
@@ -105,6 +111,8 @@ def write_fast(network: Network, plan: Plan, ranges: Mapping[str, tuple[float, f
             _write_quantizer(grids, quantizers[node])
         elif is_weight(node) and any(node.outputs[0].uses()):
             write_loose_weight(grids.builder, node)
+    for product in plan.products.values():
+        write_product(grids.builder, product.node)
     drop_unused(network.model)
     return written
 
@@ -121,6 +129,7 @@ class _Grids:
     ) -> None:
         self.builder = Builder(network.graph, "fast")
         self.of: dict[ir.Value, _Grid] = {}
+        self.signed: set[ir.Node] = set()
         self._layers = {layer.node: layer for layer in network.layers}
         self._quantizers, self._ranges = quantizers, ranges
 
@@ -130,7 +139,7 @@ class _Grids:
         if observation.same_as is not None:
             known = self.of[observation.same_as]
             self.of[result] = _Grid(known.scale, known.zero, known.offset, is_doubled=known.is_doubled)
-            self.of[result].high = known.high
+            self.of[result].high, self.of[result].kind = known.high, known.kind
         elif observation.is_pixels:
             self.of[result] = _Grid(1.0)
         else:
@@ -158,6 +167,8 @@ class _Grids:
             quantizer = self._quantizers.get(use.node)
             if quantizer is None or quantizer.grid.shift <= 0 or quantizer.grid.top == UINT8_TOP:
                 continue
+            if quantizer.grid.zero is not None:
+                continue
             grid = quantizer.grid
             unused = max(0, int((low + grid.shift) // grid.step))
             quantizer.grid = replace(
@@ -173,7 +184,13 @@ class _Grids:
     def settle_quantizer(self, quantizer: Quantizer) -> None:
         """Choose how the codes of a quantizer of the network are counted."""
         grid, source = quantizer.grid, self.of.get(quantizer.source)
-        if source is not None and not source.offset and grid.top == UINT8_TOP:
+        if quantizer.node in self.signed:
+            # Kernels of both runtimes are fastest, and OpenVINO's are there at all, for a right operand like a weight.
+            middle = -quantizer.grid.zero if quantizer.grid.zero else 0
+            low, high = quantizer.low + middle, quantizer.high + middle
+            self.of[quantizer.result] = _Grid(grid.step, 0, 0.0, low, high, kind=np.int8)
+            return
+        if source is not None and not source.offset and grid.top > INT8_TOP:
             # Eight bits from eight bits: a second rounding would only add noise. Its clipping is kept.
             low, high = (
                 int(np.clip(source.zero + np.rint((grid.step * code + grid.offset) / source.scale), 0, UINT8_TOP))
@@ -181,9 +198,12 @@ class _Grids:
             )
             self.of[quantizer.result] = _Grid(source.scale, source.zero, 0.0, low, high, source=source, is_reused=True)
             return
+        if grid.zero is not None:
+            self.of[quantizer.result] = _Grid(grid.step, grid.zero, 0.0, quantizer.low, quantizer.high, source=source)
+            return
         codes = _Grid(grid.step, 0, grid.offset, quantizer.low, quantizer.high, source=source)
         shift_steps = 0.0 if source is None else grid.shift / source.scale
-        if source is not None and 1 <= np.rint(shift_steps) <= source.zero and _is_whole(shift_steps):
+        if source is not None and 1 <= np.rint(shift_steps) <= source.zero and is_whole(shift_steps):
             codes.source_zero = source.zero - int(np.rint(shift_steps))
         else:
             self._shift_source(quantizer)
@@ -213,7 +233,7 @@ class _Grids:
         # Padding writes zeros between the codes, so a code must stand for zero.
         zero, offset, step = -codes.offset / codes.scale, codes.offset, codes.scale
         codes.offset = 0.0
-        if _is_whole(zero) and 0 <= zero <= UINT8_TOP:
+        if is_whole(zero) and 0 <= zero <= UINT8_TOP:
             codes.zero = int(np.rint(zero))
         elif 2 * quantizer.grid.top <= UINT8_TOP and 0 <= np.rint(2 * zero) <= UINT8_TOP:
             codes.scale, codes.zero, codes.is_doubled = step / 2, int(np.rint(2 * zero)), True
@@ -236,17 +256,13 @@ def _as_read(value: ir.Value) -> ir.Value:
     return value
 
 
-def _is_whole(number: float) -> bool:
-    return abs(number - np.rint(number)) < _WHOLE
-
-
 def _halve(grids: _Grids, layer: IntegerLayer) -> None:
     """Give a layer its input twice, and weights of half the size."""
     node, builder = layer.node, grids.builder
     assert node.inputs[0] is not None
     codes = grids.of[node.inputs[0]]
     twice = builder.add(node, "Concat", node.inputs[0], node.inputs[0], axis=1)
-    real = _dequantize(builder, node, _quantize(builder, node, twice, codes), codes.scale, codes.zero)
+    real = _dequantize(builder, node, _quantize(builder, node, twice, codes), codes)
     grids.of[real] = codes
     node.replace_input_with(0, real)
     layer.codes = halves(layer.codes)
@@ -281,6 +297,20 @@ def _write_integer_layer(grids: _Grids, layer: IntegerLayer, any_cpu: bool) -> K
     node.resize_inputs(3)
     node.replace_input_with(2, grids.builder.add(node, "DequantizeLinear", constant(bias), constant(step), axis=0))
     return weight
+
+
+def _write_real_layer(builder: Builder, layer: IntegerLayer) -> None:
+    """Write a convolution with real weights that stay real.
+
+    ONNX Runtime rounds weights and bias on its own if the output is quantized at once. So the bias comes in between, as
+    a difference, since a sum would be taken back into the convolution.
+    """
+    bias, layer.bias = layer.bias.astype(np.float32), np.zeros_like(layer.bias)
+    write_float_layer(builder, layer)
+    output = layer.node.outputs[0]
+    result = builder.add(builder.after(output), "Sub", None, builder.constant(-bias.reshape(1, -1, 1, 1)))
+    ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+    result.producer().replace_input_with(0, output)
 
 
 def _replace_padded_pool(grids: _Grids, node: ir.Node) -> None:
@@ -329,17 +359,19 @@ def _write_quantizer(grids: _Grids, quantizer: Quantizer) -> None:
     if codes.is_reused:
         assert codes.source is not None
         assert codes.source.value is not None
-        _finish(builder, node, _clip(builder, node, codes.source.value, codes.low, codes.high), codes)
+        _finish(builder, node, _clip(builder, node, codes.source.value, codes), codes)
         return
     if codes.source_zero is not None:
         assert codes.source is not None
         assert codes.source.value is not None
-        value = _dequantize(builder, node, codes.source.value, codes.source.scale, codes.source_zero)
+        value = _dequantize(builder, node, codes.source.value, Codes(codes.source.scale, codes.source_zero))
     step = 2 * codes.scale if codes.is_doubled else codes.scale
-    rounded = _quantize(builder, node, value, Codes(step))  # the shift has made the codes start at 0
-    rounded = _clip(builder, node, rounded, codes.low, codes.high)
+    # Elsewhere the shift has made the codes start at 0.
+    zero = 0 if quantizer.grid.zero is None else codes.zero
+    rounded = _quantize(builder, node, value, Codes(step, zero, kind=codes.kind))
+    rounded = _clip(builder, node, rounded, codes)
     if codes.is_doubled:
-        real = _dequantize(builder, node, rounded, step, 0)
+        real = _dequantize(builder, node, rounded, Codes(step))
         real = builder.add(node, "Sub", real, builder.constant(np.float32(codes.scale * codes.zero)))
         rounded = _quantize(builder, node, real, codes)
     _finish(builder, node, rounded, codes)
@@ -347,23 +379,25 @@ def _write_quantizer(grids: _Grids, quantizer: Quantizer) -> None:
 
 def _finish(builder: Builder, node: ir.Node, value: ir.Value, codes: Codes) -> None:
     codes.value = value
-    real = _dequantize(builder, node, value, codes.scale, codes.zero)
+    real = _dequantize(builder, node, value, codes)
     ir.convenience.replace_all_uses_with(node.outputs[0], real, replace_graph_outputs=True)
     assert node.graph is not None
     node.graph.remove(node, safe=True)
 
 
 def _quantize(builder: Builder, before: ir.Node, value: ir.Value, codes: Codes) -> ir.Value:
-    scale, zero = builder.constant(np.float32(codes.scale)), builder.constant(np.uint8(codes.zero))
+    scale, zero = builder.constant(np.float32(codes.scale)), builder.constant(codes.kind(codes.zero))
     return builder.add(before, "QuantizeLinear", value, scale, zero)
 
 
-def _clip(builder: Builder, before: ir.Node, value: ir.Value, low: int, high: int) -> ir.Value:
-    if low <= 0 and high >= UINT8_TOP:
+def _clip(builder: Builder, before: ir.Node, value: ir.Value, codes: Codes) -> ir.Value:
+    kind = np.iinfo(codes.kind)
+    if codes.low <= kind.min and codes.high >= kind.max:
         return value
-    return builder.add(before, "Clip", value, builder.constant(np.uint8(low)), builder.constant(np.uint8(high)))
+    bounds = builder.constant(codes.kind(codes.low)), builder.constant(codes.kind(codes.high))
+    return builder.add(before, "Clip", value, *bounds)
 
 
-def _dequantize(builder: Builder, before: ir.Node, value: ir.Value, scale: float, zero: int) -> ir.Value:
-    constants = builder.constant(np.float32(scale)), builder.constant(np.uint8(zero))
+def _dequantize(builder: Builder, before: ir.Node, value: ir.Value, codes: Codes) -> ir.Value:
+    constants = builder.constant(np.float32(codes.scale)), builder.constant(codes.kind(codes.zero))
     return builder.add(before, "DequantizeLinear", value, *constants)

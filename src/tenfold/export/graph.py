@@ -95,7 +95,8 @@ class Codes:
         offset: not 0 only for grids without zero.
         low: smallest code that the quantizer gives.
         high: largest code.
-        value: the uint8 tensor, once it is written.
+        value: the tensor of codes, once it is written.
+        kind: of the codes; int8 is for the right operand of a product only, where kernels want what a weight is.
     """
 
     scale: float
@@ -104,6 +105,7 @@ class Codes:
     low: int = 0
     high: int = UINT8_TOP
     value: ir.Value | None = None
+    kind: type[np.uint8] | type[np.int8] = np.uint8
 
 
 @dataclass(frozen=True)
@@ -311,7 +313,7 @@ def _integer_layer(node: ir.Node) -> IntegerLayer | None:
 
 
 def _absorb_follower(layer: IntegerLayer) -> bool:
-    """Take a batch norm, or the Add that is the bias of a MatMul, into the layer."""
+    """Take a batch norm, a constant factor, or the Add that is the bias of a MatMul, into the layer."""
     follower = sole_reader(layer.node.outputs[0])
     if follower is None:
         return False
@@ -323,6 +325,11 @@ def _absorb_follower(layer: IntegerLayer) -> bool:
         factor = gamma / np.sqrt(variance + attribute(follower, "epsilon", 1e-5))
         layer.scale = layer.scale * factor
         layer.bias = (layer.bias - mean) * factor + beta
+    elif follower.op_type == "Mul" and layer.node.op_type != "MatMul":
+        factors = [array for value in follower.inputs if (array := array_of(value)) is not None and array.size == 1]
+        if not factors:
+            return False
+        layer.scale, layer.bias = layer.scale * float(factors[0]), layer.bias * float(factors[0])
     elif follower.op_type == "Add" and layer.node.op_type == "MatMul":
         constants = [array for value in follower.inputs if (array := array_of(value)) is not None]
         if not constants or constants[0].shape != layer.bias.shape:

@@ -20,15 +20,23 @@ INT16_TOP = 32767
 BIAS_TOP = 2.0**30
 """Half of int32, so that a bias and the sum of the products fit together."""
 
+_WHOLE = 1e-4
+"""How far from a whole number a zero point may be, relative to a step."""
 _SIGNED = {2: ml_dtypes.int2, 4: ml_dtypes.int4, 8: np.int8}
 UNSIGNED = {2: ml_dtypes.uint2, 4: ml_dtypes.uint4, 8: np.uint8}
+
+
+def is_whole(number: float) -> bool:
+    """Whether a number may serve as a zero point."""
+    return bool(abs(number - np.rint(number)) < _WHOLE)
 
 
 @dataclass(frozen=True)
 class ActivationGrid:
     """The grid of a quantized activation: offset + step * c with c = clip(round((x + shift) / step), 0, top).
 
-    One-sided PACT has no shift and no offset; two-sided PACT has shift = A and offset = -A, so that zero is no level.
+    One-sided PACT has no shift and no offset; two-sided PACT has shift = A and offset = -A, so that zero is no level,
+    save on the grid "symmetric".
 
     Attributes:
         step: distance of neighbouring levels, in units of the activation.
@@ -41,6 +49,12 @@ class ActivationGrid:
     shift: float
     offset: float
     top: int
+
+    @property
+    def zero(self) -> int | None:
+        """The code of the value 0, if values are just rounded to multiples of the step: then it is a zero point."""
+        code = -self.offset / self.step
+        return int(np.rint(code)) if is_whole(code) and self.shift == -self.offset else None
 
     def code(self, value: float) -> int:
         """The code of one value, infinities included."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,11 +27,19 @@ from tenfold.export.placing import place
 from tenfold.export.ranges import observe_ranges
 from tenfold.export.slim import slim
 from tenfold.export.switchable import refuse_if_not_nested, write_switchable
-from tenfold.export.verify import Comparison, ExportReport, LayerReport, WidthReport, compare, count_nodes
+from tenfold.export.verify import Check, Comparison, ExportReport, LayerReport, WidthReport, compare, count_nodes
 from tenfold.export.width_choice import WIDTH_INPUT
 from tenfold.export.widths import capture_widths, settle
 from tenfold.files import written_whole
-from tenfold.quant import available_bits, bits_text, describe, quantized_layers
+from tenfold.quant import (
+    QuantPart,
+    QuantProduct,
+    available_bits,
+    bits_text,
+    describe,
+    quantized_layers,
+    quantized_parts,
+)
 from tenfold.quant.switching import width_text
 
 ExportProfile = Literal["fast", "compact", "float", "switchable"]
@@ -103,7 +111,7 @@ def export_onnx(
         "profile": profile,
         "task": dict(task or {}),
         "input_shape": list(example.shape[1:]),
-        "any_cpu": not any(weight.saturates for weight in draft.weights.values()),
+        "any_cpu": not draft.saturates and not any(weight.saturates for weight in draft.weights.values()),
         "bits": dict(
             Counter(f"{bits_text(layer.w_bits)}/{bits_text(layer.a_bits)}" for _, layer in quantized_layers(network))
         ),
@@ -152,6 +160,8 @@ class _Draft:
     variants: list[_Variant]
     reasons: dict[str, str]
     weights: dict[IntegerLayer, KernelWeight] = field(default_factory=dict)
+    products: Collection[str] = ()
+    saturates: bool = False
     widths: Sequence[tuple[int, int]] = ()
 
     @property
@@ -171,7 +181,7 @@ def _draft(captured: Network, network: nn.Module, profile: str, images: Tensor, 
     written = write_fast(captured, plan, ranges, any_cpu=any_cpu)
     reasons = {layer.name: reason for layer, reason in plan.reasons.items()}
     variants = [_Variant(network, captured.quantizers, written.codes)]
-    return _Draft(captured.model, variants, reasons, written.weights)
+    return _Draft(captured.model, variants, reasons, written.weights, set(plan.products), written.saturates)
 
 
 def _draft_switchable(network: nn.Module, example: Tensor) -> _Draft:
@@ -200,7 +210,9 @@ def _draft_switchable(network: nn.Module, example: Tensor) -> _Draft:
 
 
 def _in_float(captured: Network, profile: str) -> dict[str, str]:
-    return {layer.name: f"the profile {profile} computes with real numbers" for layer in captured.layers}
+    products = {one.name.removesuffix(" left") for one in captured.quantizers if one.name.endswith(" left")}
+    names = products.union(layer.name for layer in captured.layers)
+    return dict.fromkeys(names, f"the profile {profile} computes with real numbers")
 
 
 def _are_bytes(images: Tensor) -> bool:
@@ -237,20 +249,7 @@ def _report(
     nodes: dict[str, int],
     widths: list[WidthReport],
 ) -> ExportReport:
-    exact = {layer.name: bool(weight.exact.all()) for layer, weight in draft.weights.items()}
-    rounded = "weights rounded to fit 8-bit kernels"
-    layers = [
-        LayerReport(
-            name=name,
-            w_bits=mean_bits(layer.w_bits),
-            a_bits=mean_bits(layer.a_bits),
-            runs="integer" if name in exact else "float",
-            why=draft.reasons.get(name, "") if name not in exact else ("" if exact[name] else rounded),
-            worst_steps=found.codes[name].worst_steps if name in found.codes else None,
-            exact_codes=found.codes[name].exact if name in found.codes else None,
-        )
-        for name, layer in quantized_layers(network)
-    ]
+    layers = [_report_part(name, part, draft, found) for name, part in quantized_parts(network)]
     worst = max(found.codes, key=lambda name: found.codes[name].relative, default="")
     return ExportReport(
         path=str(path),
@@ -270,6 +269,25 @@ def _report(
         nodes=nodes,
         layers=layers,
         widths=widths,
+    )
+
+
+def _report_part(name: str, part: QuantPart, draft: _Draft, found: Comparison) -> LayerReport:
+    exact = {layer.name: bool(weight.exact.all()) for layer, weight in draft.weights.items()}
+    exact |= dict.fromkeys(draft.products, True)
+    rounded = "weights rounded to fit 8-bit kernels"
+    operands = (f"{name} left", f"{name} right") if isinstance(part, QuantProduct) else (name,)
+    checks = [found.codes[one] for one in operands if one in found.codes]
+    check = Check.worst_of(checks) if checks else None
+    why = "its operands are not both on 8-bit grids" if isinstance(part, QuantProduct) else ""
+    return LayerReport(
+        name=name,
+        w_bits=mean_bits(part.w_bits),
+        a_bits=mean_bits(part.a_bits),
+        runs="integer" if name in exact else "float",
+        why=draft.reasons.get(name, why) if name not in exact else ("" if exact[name] else rounded),
+        worst_steps=None if check is None else check.worst_steps,
+        exact_codes=None if check is None else check.exact,
     )
 
 

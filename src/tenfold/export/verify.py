@@ -26,10 +26,9 @@ from torch import Tensor, nn
 from tenfold.errors import ExportError, MissingExtraError, require
 from tenfold.export.capture import INPUT
 from tenfold.export.graph import Codes, Quantizer
-from tenfold.export.integers import UINT8_TOP
 from tenfold.export.machine import needs_precision, openvino_settings, session_settings
 from tenfold.export.session import open_session
-from tenfold.quant import quantized_layers
+from tenfold.quant import activation_quantizers
 
 _CODE_IMAGES, _OUTPUT_IMAGES = 4, 64
 
@@ -294,14 +293,15 @@ class _Probe:
         for index, (value, code, truth) in enumerate(zip(watched, codes, truths, strict=True)):
             if len(list(value.uses())) == 1 and watched.count(value) == 1:
                 # Only this layer reads these codes.
-                forced = ir.Value(name=f"forced_{index}", type=ir.TensorType(ir.DataType.UINT8))
+                forced = ir.Value(name=f"forced_{index}", type=_tensor_of(code))
                 forced.shape = ir.Shape([f"d{index}_{axis}" for axis in range(truth.ndim)])
                 ir.convenience.replace_all_uses_with(value, forced)
                 graph.inputs.append(forced)
                 exact = np.rint((truth - code.offset) / code.scale) + code.zero
-                self.feeds[forced.name] = np.clip(exact, 0, UINT8_TOP).astype(np.uint8)
+                kind = np.iinfo(code.kind)
+                self.feeds[forced.name] = np.clip(exact, kind.min, kind.max).astype(code.kind)
             if not value.is_graph_output():
-                value.type = ir.TensorType(ir.DataType.UINT8)
+                value.type = _tensor_of(code)
                 graph.outputs.append(value)
         self._watched = list(zip(quantizers, codes, [value.name for value in watched], truths, strict=True))
 
@@ -323,6 +323,10 @@ class _Probe:
             )
         pairs = zip(self._output_names, self._outputs, strict=True)
         return checks, max(relative_error(found[name], truth) for name, truth in pairs)
+
+
+def _tensor_of(codes: Codes) -> ir.TensorType:
+    return ir.TensorType(ir.DataType.from_numpy(np.dtype(codes.kind)))
 
 
 def _run_onnxruntime(model: ir.Model, settings: dict[str, str], feeds: dict[str, Array]) -> dict[str, Array]:
@@ -363,9 +367,9 @@ def _run(network: nn.Module, images: Tensor, *, watch: bool = False) -> tuple[li
         return hook
 
     hooks = [
-        layer.input_quantizer.register_forward_hook(keep(name))
-        for name, layer in quantized_layers(network)
-        if watch and layer.input_quantizer is not None
+        quantizer.register_forward_hook(keep(name))
+        for name, quantizer in activation_quantizers(network).items()
+        if watch
     ]
     with torch.no_grad():
         result = network(images.detach().float().cpu())

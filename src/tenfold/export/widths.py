@@ -20,7 +20,7 @@ from tenfold.errors import ExportError
 from tenfold.export.capture import activation_grid, capture, freeze
 from tenfold.export.graph import Builder, Network, array_of, is_activation, is_weight, tidy
 from tenfold.export.integers import ActivationGrid
-from tenfold.quant import FLOAT_BITS, SwitchableBatchNorm, find_switch, quantized_layers
+from tenfold.quant import FLOAT_BITS, SwitchableBatchNorm, activation_quantizers, find_switch, quantized_parts
 
 _CODES, _SCALE = ".weight_quantizer.codes", ".weight_quantizer.scale"
 _COUNTER = "num_batches_tracked"
@@ -57,7 +57,7 @@ def capture_widths(settled: Sequence[nn.Module], example: Tensor) -> list[Networ
 
 def _refuse_if_float(network: nn.Module, twin: nn.Module) -> None:
     """Refuse a layer that is quantized at one width and not at another: one graph cannot be both."""
-    for (name, one), (_, other) in zip(quantized_layers(network), quantized_layers(twin), strict=True):
+    for (name, one), (_, other) in zip(quantized_parts(network), quantized_parts(twin), strict=True):
         for what, bits in (("weights", (one.w_bits, other.w_bits)), ("input", (one.a_bits, other.a_bits))):
             if bits[0] != bits[1] and FLOAT_BITS in bits:
                 raise ExportError(
@@ -70,7 +70,7 @@ def _refuse_if_float(network: nn.Module, twin: nn.Module) -> None:
 def _from_one_capture(settled: Sequence[nn.Module], example: Tensor) -> list[ir.Model] | None:
     """The graphs at all widths, from one translation; None if some tensor cannot be found in it."""
     levels = [
-        [q.level for _, layer in quantized_layers(one) if (q := layer.input_quantizer) and q.policy.bits == FLOAT_BITS]
+        [quantizer.level for quantizer in activation_quantizers(one).values() if quantizer.policy.bits == FLOAT_BITS]
         for one in settled
     ]
     if any(own != levels[0] for own in levels):
@@ -131,7 +131,7 @@ def _filled(model: ir.Model, tensors: dict[str, Tensor], network: nn.Module) -> 
 
 def _grids(network: nn.Module) -> dict[str, ActivationGrid]:
     return {
-        name: activation_grid(layer.input_quantizer)
-        for name, layer in quantized_layers(network)
-        if layer.input_quantizer is not None and layer.input_quantizer.policy.bits != FLOAT_BITS
+        name: activation_grid(quantizer)
+        for name, quantizer in activation_quantizers(network).items()
+        if quantizer.policy.bits != FLOAT_BITS
     }

@@ -22,10 +22,10 @@ from tenfold.layers.lightnl import full_precision
 from tenfold.layers.mixed_attention import (
     BatchNorm,
     Statistics,
-    attention_maps,
     mixed_attention,
     normalized_mixed_attention,
 )
+from tenfold.products import HeadMixing, Product
 
 Theta: TypeAlias = Literal["random", "identity"]
 """How the mixing of heads starts: as a convolution does (the authors' code), or with each map as it is."""
@@ -55,7 +55,7 @@ def head_width(dim: int, heads: int) -> int:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention by PyTorch's fused kernel.
+    """Multi-head self-attention by PyTorch's fused kernel, unless something wants to see or to replace its products.
 
     Args:
         dim: channels of each token.
@@ -86,6 +86,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
+        self.query_key: nn.Module = Product()
+        self.map_value: nn.Module = Product(is_signed=False)
         self.attn_drop = nn.Dropout(attention_dropout)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
@@ -110,14 +112,22 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, H, N, d) three times to (B, N, H d)."""
-        if self.observer is None:
+        if self.observer is None and self._has_plain_products():
             share = self.attn_drop.p if self.training else 0.0
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=share, scale=self.scale)
         else:
-            maps = attention_maps(q, k, self.scale)
-            self.observer(maps, maps)
-            out = self.attn_drop(maps) @ v
+            maps = self._maps(q, k)
+            if self.observer is not None:
+                self.observer(maps, maps)
+            out = self.map_value(self.attn_drop(maps), v)
         return out.transpose(1, 2).flatten(2)
+
+    def _maps(self, q: Tensor, k: Tensor) -> Tensor:
+        """softmax(scale q k^T), (B, H, N, N), as `attention_maps`."""
+        return self.query_key(q * self.scale, k.transpose(-2, -1)).softmax(dim=-1)
+
+    def _has_plain_products(self) -> bool:
+        return type(self.query_key) is Product and type(self.map_value) is Product
 
 
 class HeadNorm(nn.LayerNorm):
@@ -132,7 +142,7 @@ class ReAttention(Attention):
     """Self-attention whose maps are mixed over the heads and normalised before they meet the values.
 
     Names of parameters are the authors'. The maps are not held (see `mixed_attention`), unless something wants to see
-    them: an observer, dropout of their entries, a hook, a quantized mixing, a compiler.
+    them: an observer, dropout of their entries, a hook, quantized products, a compiler.
 
     The norm and the mixing work in float32 at least: variances of maps lie far below what half precision resolves.
 
@@ -173,7 +183,8 @@ class ReAttention(Attention):
         if norm not in get_args(Norm):
             raise UnknownNameError("norm of mixed maps", str(norm), get_args(Norm))
         self.gain = gain
-        self.reatten_matrix = nn.Conv2d(heads, heads, 1)
+        self.map_value = Product()  # normalised maps have both signs
+        self.reatten_matrix = HeadMixing(heads, heads, 1)
         self.var_norm: nn.Module = nn.Identity()
         if norm != "none":
             self.var_norm = nn.BatchNorm2d(heads) if norm == "batch" else HeadNorm(heads)
@@ -216,11 +227,12 @@ class ReAttention(Attention):
 
     def _attend_openly(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As the formula stands."""
-        maps = attention_maps(q, k, self.scale)
-        mixed = self.var_norm(self.reatten_matrix(self.attn_drop(maps))) * self.gain
+        maps = self._maps(q, k)
+        mixed = self.var_norm(self.reatten_matrix(self.attn_drop(maps)))
+        mixed = mixed if self.gain == 1 else mixed * self.gain
         if self.observer is not None:
             self.observer(maps, mixed)
-        return (mixed @ v).transpose(1, 2).flatten(2)
+        return self.map_value(mixed, v).transpose(1, 2).flatten(2)
 
     def _attend_fast(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         mixing, bias = self.reatten_matrix.weight[:, :, 0, 0], self.reatten_matrix.bias
@@ -254,9 +266,11 @@ class ReAttention(Attention):
     def _is_plain(self) -> bool:
         """Whether nothing needs to see a map."""
         mixing, norm = self.reatten_matrix, self.var_norm
+        if not self._has_plain_products():
+            return False
         if self.observer is not None or torch.compiler.is_compiling() or (self.training and self.attn_drop.p > 0):
             return False
-        if type(mixing) is not nn.Conv2d or mixing.bias is None:
+        if type(mixing) is not HeadMixing or mixing.bias is None:
             return False
         if type(norm) is nn.BatchNorm2d:
             if not norm.affine or not norm.track_running_stats:

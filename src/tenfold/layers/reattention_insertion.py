@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -84,9 +84,37 @@ def choose_blocks(depth: int, blocks: Iterable[int] | None) -> tuple[int, ...]:
     return tuple(chosen)
 
 
+def expose_products(network: nn.Module) -> dict[str, Attention]:
+    """Give a vision transformer of timm the attention of Tenfold, in place, whose products are modules.
+
+    All weights and their names stay, and up to rounding the answers.
+
+    Returns:
+        Every attention by name.
+
+    Raises:
+        UsageError: if the network has no attention, or one that cannot be replaced.
+    """
+    attentions: dict[str, Attention] = {}
+    for name, module in self_attentions(network).items():
+        if isinstance(module, Attention):
+            attentions[name] = module
+            continue
+        _check_replaceable(module, name, "be opened")
+        parent, _, child = name.rpartition(".")
+        attentions[name] = _opened(module)
+        setattr(network.get_submodule(parent), child, attentions[name])
+    return attentions
+
+
 def _checked(attention: Any, name: str) -> Any:
     if isinstance(attention, ReAttention):
         raise UsageError(f"{name} has re-attention already. Name other blocks.")
+    _check_replaceable(attention, name, "be given re-attention")
+    return attention
+
+
+def _check_replaceable(attention: Any, name: str, what: str) -> None:
     if not isinstance(attention, Attention):
         reason = ""
         if not is_timm_attention(attention):
@@ -97,20 +125,33 @@ def _checked(attention: Any, name: str) -> Any:
             reason = "its output is normalised"
         if reason:
             raise UsageError(
-                f"{name} cannot be given re-attention: {reason}. Wanted is the plain attention of timm's vision "
+                f"{name} cannot {what}: {reason}. Wanted is the plain attention of timm's vision "
                 "transformers, or Tenfold's."
             )
-    return attention
+
+
+def _opened(attention: Any) -> Attention:
+    heads = attention.num_heads
+    return _with_layers(Attention(heads, heads, scale=float(attention.scale)), attention)
 
 
 def _with_mixing(attention: Any, theta: Theta, norm: Norm, gain: float) -> ReAttention:
     """Re-attention with the layers of an attention."""
-    heads, weight = attention.num_heads, attention.qkv.weight
+    heads = attention.num_heads
     mixed = ReAttention(heads, heads, scale=float(attention.scale), theta=theta, norm=norm, gain=gain)
-    mixed.to(weight.device, weight.dtype).train(attention.training)
+    return _with_layers(mixed, attention)
+
+
+_Attention = TypeVar("_Attention", bound=Attention)
+
+
+def _with_layers(twin: _Attention, attention: Any) -> _Attention:
+    """A new attention with the layers of another."""
+    weight = attention.qkv.weight
+    twin.to(weight.device, weight.dtype).train(attention.training)
     for name in ("qkv", "q_norm", "k_norm", "attn_drop", "proj", "proj_drop"):
-        setattr(mixed, name, getattr(attention, name))
-    return mixed
+        setattr(twin, name, getattr(attention, name))
+    return twin
 
 
 @torch.no_grad()

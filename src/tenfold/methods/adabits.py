@@ -15,17 +15,20 @@ from torch.nn import functional as F
 
 from tenfold.cost import Budget
 from tenfold.errors import UnknownNameError, UsageError
+from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, Pass, register
 from tenfold.methods.sat import SAT, RescaledLayers
-from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits
+from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits, survey_for
 from tenfold.quant import (
+    QuantProduct,
     Switch,
     SwitchableBatchNorm,
+    activation_quantizers,
     calibrate,
     find_switch,
     make_switchable,
     quantized_layers,
-    survey,
+    quantized_parts,
 )
 from tenfold.quant.switching import Norms, Width, check_widths, width_text
 
@@ -68,6 +71,8 @@ class AdaBits(Method):
     """Whether inputs may be negative; None: decided per layer from the data."""
     calibrated: bool = True
     """CG-PACT's gradient for the clipping levels instead of PACT's."""
+    attention_products: bool = False
+    """Whether the products of attention are quantized, too: queries with keys, maps with values."""
     distillation: float = 0.0
     """How much the answers of the widest width teach the narrower ones; 0 is off, as in the paper."""
     calibration_batches: int = 20
@@ -92,6 +97,8 @@ class AdaBits(Method):
             lowest = min(w for w, _ in self.widths)
             self.scheme = "modified" if lowest >= _LOWEST_WITHOUT_CENTERED else "centered"
         check_options(*self.widths[0], self.scheme)
+        given = [a for _, a in self.widths]
+        check_attention_products(self.attention_products, min(given), max(given))
         if self.distillation and self.training != "joint":
             raise UsageError(f"distillation needs all widths in each batch; training={self.training!r} has one.")
 
@@ -101,18 +108,23 @@ class AdaBits(Method):
         Raises:
             UsageError: if the network is quantized already, or has nothing to quantize.
         """
-        facts = survey(network, example)
+        facts = survey_for(network, example, self.attention_products)
         wide, high = (max(bits) for bits in zip(*self.widths, strict=True))
         base = SAT(
             w_bits=wide,
             a_bits=high,
             scheme=self.scheme,
+            a_scheme="auto" if min(a for _, a in self.widths) > 1 else "original",
             rescale=self.rescale,
             two_sided=self.two_sided,
             calibrated=self.calibrated,
+            attention_products=self.attention_products,
         )
         network = base.attach(network, None, example)
         layers = {name: [layer_bits(fact, w, a) for w, a in self.widths] for name, fact in facts.items()}
+        for name, part in quantized_parts(network):
+            if isinstance(part, QuantProduct):
+                layers[name] = [(a, a) for _, a in self.widths]
         return make_switchable(network, self.widths, layers, norms=self.norms, private_levels=self.private_levels).to(
             example.device
         )
@@ -185,11 +197,9 @@ class AdaBits(Method):
             self._stage = stage
 
     def _watch_levels(self, network: nn.Module) -> None:
-        for name, layer in quantized_layers(network):
-            if layer.input_quantizer is None:
-                continue
-            levels = layer.input_quantizer.alpha.detach().abs().reshape(-1)
-            if float(levels.max()) > _RUNAWAY * layer.input_quantizer.initial_level:
+        for name, quantizer in activation_quantizers(network).items():
+            levels = quantizer.alpha.detach().abs().reshape(-1)
+            if float(levels.max()) > _RUNAWAY * quantizer.initial_level:
                 _LOG.warning(
                     "the clipping level of %s has grown to %.1f; its inputs may all become zero soon. "
                     'Use scheme="centered", or a lower learning rate.',
@@ -253,6 +263,6 @@ def _inherit_norms(network: nn.Module, source: int, target: int) -> None:
 def _inherit_all(network: nn.Module, source: int, target: int) -> None:
     """Give one width all that another has learned for itself."""
     _inherit_norms(network, source, target)
-    for _, layer in quantized_layers(network):
-        if layer.input_quantizer is not None and layer.input_quantizer.alpha.dim():
-            layer.input_quantizer.alpha[target] = layer.input_quantizer.alpha[source]
+    for quantizer in activation_quantizers(network).values():
+        if quantizer.alpha.dim():
+            quantizer.alpha[target] = quantizer.alpha[source]

@@ -12,23 +12,27 @@ from torch import Tensor, nn
 
 from tenfold.cost import Budget, Profile, profile
 from tenfold.errors import UnknownNameError, UsageError
+from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.bit_search import BitSearch, SearchedLayer
 from tenfold.methods.learned_bits import bit_numbers, checked_range, fix_all, learned_or_fixed, mean_bits, policies_of
 from tenfold.methods.method import Method, register
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
-from tenfold.methods.uniform import uniform_cost
+from tenfold.methods.uniform import survey_for, uniform_cost
 from tenfold.quant import (
     FLOAT_BITS,
     Bits,
     FractionalBits,
     LayerFacts,
     QuantLayer,
+    QuantPart,
+    QuantProduct,
     channel_paths,
     pruned_kernels,
     quantized_layers,
+    quantized_parts,
     remove_channels,
-    survey,
+    widest,
 )
 from tenfold.quant.schemes import Scheme, check_scheme
 
@@ -90,6 +94,9 @@ class FracBits(Method):
     two_sided: bool | None = None
     """Whether inputs may be negative; None: decided per layer from the data."""
 
+    attention_products: bool = False
+    """Whether the products of attention are quantized, too: queries with keys, maps with values."""
+
     _step: int = field(default=0, init=False, repr=False)
     _steps_per_epoch: int = field(default=1, init=False, repr=False)
     _offset: float | None = field(default=None, init=False, repr=False)
@@ -109,6 +116,9 @@ class FracBits(Method):
         if self.a_range[0] == 0:
             raise UsageError("a_range must begin at 1 or more: an input of 0 bits would leave a layer nothing to see.")
         check_scheme(self.scheme, self.w_range[0])
+        check_attention_products(
+            self.attention_products, self.a_range[0], FLOAT_BITS if self.weight_only else self.a_range[1]
+        )
         if not 0 < self.search_share <= 1:
             raise UsageError(f"search_share must be above 0 and at most 1; got {self.search_share}.")
         if not self.bits_rate > 0:
@@ -125,15 +135,18 @@ class FracBits(Method):
             BudgetError: if the budget is out of reach with the fewest bits that the range allows.
             UsageError: if there is neither a budget on bits nor `like`, or the network is quantized already.
         """
-        facts = survey(network, example)
+        facts = survey_for(network, example, self.attention_products)
         a_bits = FLOAT_BITS if self.weight_only else self.a_range[1]
         limits = self._limits(network, budget, example, facts)
         network = self._base(a_bits).attach(network, None, example)
-        self._layers = dict(quantized_layers(network))
+        self._find_parts(network)
         self._example = example[:2]
         self._paths = channel_paths(network, self._example) if self.w_range[0] == 0 else {}
         for name, layer in self._layers.items():
             self._learn(layer, facts[name])
+        for product in self._products.values():
+            for quantizer in (product.left_quantizer, product.right_quantizer):
+                quantizer.policy = self._policy(self.a_range, 0)
         network.to(example.device)
         self._kept_limits = limits
         # What another method will remove, bits need not save.
@@ -145,12 +158,21 @@ class FracBits(Method):
         self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}
         return network
 
+    def _find_parts(self, network: nn.Module) -> None:
+        self._layers = dict(quantized_layers(network))
+        self._products = {name: part for name, part in quantized_parts(network) if isinstance(part, QuantProduct)}
+
     def _search_for(self, network: nn.Module, *, checked: bool) -> BitSearch:
         """The costs of the layers as functions of their bits; all else is counted, whatever the bits are now."""
         counted = profile(network, self._example, bits=self._most_bits)
         layers = self._searched(counted)
         policies = [policy for layer in layers for policy in (layer.w, layer.a) if isinstance(policy, FractionalBits)]
-        known = BitSearch(layers).costs({one: torch.full_like(one.value, float(one.high)) for one in policies})
+        counted_at = {one: torch.full_like(one.value, float(one.high)) for one in policies}
+        for product in self._products.values():  # which say what they have now
+            for policy in policies_of(product):
+                if isinstance(policy, FractionalBits):
+                    counted_at[policy].fill_(widest(policy.bits))
+        known = BitSearch(layers).costs(counted_at)
         return BitSearch(
             layers,
             other_bitops=counted.bitops - float(known["bitops"]),
@@ -171,7 +193,7 @@ class FracBits(Method):
 
     def network_cut(self, network: nn.Module) -> None:
         """Count anew what the layers cost; bits of what is gone are forgotten."""
-        self._layers = dict(quantized_layers(network))
+        self._find_parts(network)
         if self._paths:
             self._paths = channel_paths(network, self._example)
         self._search = self._search_for(network, checked=False)
@@ -183,7 +205,14 @@ class FracBits(Method):
         }
 
     def _base(self, a_bits: int) -> Method:
-        common: dict[str, Any] = {"w_bits": 8, "a_bits": a_bits, "scheme": self.scheme, "two_sided": self.two_sided}
+        common: dict[str, Any] = {
+            "w_bits": 8,
+            "a_bits": a_bits,
+            "scheme": self.scheme,
+            "a_scheme": "auto" if self.a_range[0] > 1 else "original",
+            "two_sided": self.two_sided,
+            "attention_products": self.attention_products,
+        }
         if self.base == "sat":
             return SAT(**common)
         if self.base == "pact":
@@ -216,7 +245,8 @@ class FracBits(Method):
         limits = {} if budget is None else {"bitops": budget.bitops, "bytes": budget.bytes}
         found = {quantity: float(limit) for quantity, limit in limits.items() if limit is not None}
         if self.like is not None and not found:
-            uniform = uniform_cost(network, example, facts, self.like, FLOAT_BITS if self.weight_only else self.like)
+            a_bits = FLOAT_BITS if self.weight_only else self.like
+            uniform = uniform_cost(network, example, facts, self.like, a_bits, self.attention_products)
             found = {"bytes": uniform.size_bytes} if self.weight_only else {"bitops": uniform.bitops}
         if not found:
             raise UsageError(
@@ -241,6 +271,16 @@ class FracBits(Method):
                 gates=self._gates(name),
             )
             for name, layer in self._layers.items()
+        ] + [
+            SearchedLayer(
+                name=name,
+                macs=macs[name],
+                weights=0,
+                groups=1,
+                w=learned_or_fixed(product.right_quantizer.policy, product.w_bits),
+                a=learned_or_fixed(product.left_quantizer.policy, product.a_bits),
+            )
+            for name, product in self._products.items()
         ]
 
     def _gates(self, name: str) -> tuple[FractionalBits, ...]:
@@ -299,8 +339,9 @@ class FracBits(Method):
 
     def _freeze_twin(self, network: nn.Module) -> None:
         """Freeze the learned bits of the weight average at the same numbers."""
-        for name, twin in quantized_layers(network):
-            for policy, own in zip(policies_of(twin), policies_of(self._layers[name]), strict=True):
+        parts: dict[str, QuantPart] = {**self._layers, **self._products}
+        for name, twin in quantized_parts(network):
+            for policy, own in zip(policies_of(twin), policies_of(parts[name]), strict=True):
                 if isinstance(policy, FractionalBits) and isinstance(own, FractionalBits):
                     policy.freeze(own.value.detach().to(policy.value.device))
 

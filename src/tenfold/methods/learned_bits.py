@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from tenfold.errors import UsageError
-from tenfold.quant import Bits, FractionalBits, QuantLayer, fix_bits, quantized_layers
+from tenfold.quant import Bits, FractionalBits, QuantPart, fix_bits, quantized_parts, quantizers_of
 
 
 def checked_range(name: str, given: Sequence[int]) -> tuple[int, int]:
@@ -30,10 +30,9 @@ def learned_or_fixed(policy: nn.Module | None, bits: Bits) -> FractionalBits | i
     return bits
 
 
-def policies_of(layer: QuantLayer) -> list[nn.Module]:
-    """The bit policies of a layer, of its weight first."""
-    quantizers = [layer.weight_quantizer, layer.input_quantizer]
-    return [quantizer.policy for quantizer in quantizers if quantizer is not None]
+def policies_of(layer: QuantPart) -> list[nn.Module]:
+    """The bit policies of a layer or product, of the weight or the right operand first."""
+    return [quantizer.policy for quantizer in quantizers_of(layer) if quantizer is not None]
 
 
 def mean_bits(bits: FractionalBits | int) -> float:
@@ -50,5 +49,5 @@ def bit_numbers(bits: FractionalBits | int, learned: Mapping[FractionalBits, Ten
 
 
 def fix_all(network: nn.Module) -> None:
-    """Let every quantized layer keep the bits that it has now."""
-    fix_bits(network, {name: (layer.w_bits, layer.a_bits) for name, layer in quantized_layers(network)})
+    """Let every quantized layer and product keep the bits that it has now."""
+    fix_bits(network, {name: (layer.w_bits, layer.a_bits) for name, layer in quantized_parts(network)})

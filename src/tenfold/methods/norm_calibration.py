@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tenfold.errors import UsageError
 from tenfold.methods.method import Method, register
 from tenfold.quant import measure_norms
+from tenfold.quant.constant_channels import each_width
 
 
 @register
@@ -35,8 +36,10 @@ class NormCalibration(Method):
             raise UsageError(f"batches is {self.batches}; allowed is a whole number from 1.")
 
     def prepare_evaluation(self, network: nn.Module, batches: Iterator[Tensor]) -> None:
-        """Measure the norms."""
-        measure_norms(network, islice(batches, self.batches))
+        """Measure the norms, at each bit-width if there are several."""
+        images = list(islice(batches, self.batches))
+        for _ in each_width(network):
+            measure_norms(network, images)
 
     def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
         """Measure the norms of what leaves."""

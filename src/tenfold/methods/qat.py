@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from tenfold.cost import Budget
+from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, register
 from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly
 
@@ -30,6 +31,9 @@ class QAT(Method):
     """Bits of the activations, 1 to 8 (32: float); None: as `w_bits`."""
     scheme: SchemeChoice = "auto"
     """Grid of the weights; "auto" is "original" below 8 bits and "symmetric" at 8, so that the codes fit int8."""
+    a_scheme: SchemeChoice = "auto"
+    """Grid of the inputs; "auto" is the papers' "original", but "symmetric" for signed inputs of linear layers: what a
+    transformer's layers read crowds around zero, which "original" has no level for."""
     per_channel: bool = False
     """One weight maximum per output channel instead of one per tensor."""
     clamp: bool = True
@@ -38,9 +42,12 @@ class QAT(Method):
     """Whether inputs may be negative; None: decided per layer from the data."""
     calibrated: bool = False
     """CG-PACT's gradient for the clipping levels instead of PACT's."""
+    attention_products: bool = False
+    """Whether the products of attention are quantized, too: queries with keys, maps with values."""
 
     def __post_init__(self) -> None:
-        check_options(self.w_bits, self.a_bits, self.scheme)
+        check_options(self.w_bits, self.a_bits, self.scheme, self.a_scheme)
+        check_attention_products(self.attention_products, self.a_bits, self.a_bits)
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tenfold.cost import Budget
 from tenfold.errors import UnknownNameError
+from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, register
 from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly
 from tenfold.quant import LayerFacts
@@ -37,6 +38,9 @@ class SAT(Method):
     """Bits of the activations, 1 to 8 (32: float); None: as `w_bits`."""
     scheme: SchemeChoice = "auto"
     """Grid of the weights; "auto" is "original" below 8 bits and "symmetric" at 8, so that the codes fit int8."""
+    a_scheme: SchemeChoice = "auto"
+    """Grid of the inputs; "auto" is the papers' "original", but "symmetric" for signed inputs of linear layers: what a
+    transformer's layers read crowds around zero, which "original" has no level for."""
     rescale: RescaledLayers = "auto"
     """Layers with scale adjustment: "linear"; "all"; "auto" is "all" if a convolution is not followed by batch norm."""
     rescale_rule: Literal["constant", "stddev"] = "constant"
@@ -45,9 +49,12 @@ class SAT(Method):
     """Whether inputs may be negative; None: decided per layer from the data."""
     calibrated: bool = True
     """CG-PACT's gradient for the clipping levels (the method) instead of PACT's."""
+    attention_products: bool = False
+    """Whether the products of attention are quantized, too: queries with keys, maps with values."""
 
     def __post_init__(self) -> None:
-        check_options(self.w_bits, self.a_bits, self.scheme)
+        check_options(self.w_bits, self.a_bits, self.scheme, self.a_scheme)
+        check_attention_products(self.attention_products, self.a_bits, self.a_bits)
         for what, got, allowed in (
             ("choice of rescaled layers", self.rescale, get_args(RescaledLayers)),
             ("rescale rule", self.rescale_rule, ("constant", "stddev")),

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
 from tenfold.cost import Budget, Profile, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
-from tenfold.quant import FLOAT_BITS, SCHEMES, LayerFacts, LayerScheme, quantize, quantized_layers, survey
+from tenfold.methods.attention_products import open_attention, product_schemes
+from tenfold.products import HeadMixing
+from tenfold.quant import (
+    FLOAT_BITS,
+    SCHEMES,
+    ActivationQuantizer,
+    LayerFacts,
+    LayerScheme,
+    QuantLinear,
+    QuantProduct,
+    quantize,
+    quantized_layers,
+    quantized_parts,
+    start_levels,
+    survey,
+)
 from tenfold.quant.schemes import Scheme, check_bits
 
 DEFAULT_BITS = 4
@@ -20,7 +36,7 @@ _CANDIDATES = range(8, 1, -1)
 SchemeChoice = Literal["auto"] | Scheme
 
 
-def check_options(w_bits: int | None, a_bits: int | None, scheme: str) -> None:
+def check_options(w_bits: int | None, a_bits: int | None, *schemes: str) -> None:
     """Check what a user may have got wrong, before anything runs.
 
     Raises:
@@ -34,8 +50,9 @@ def check_options(w_bits: int | None, a_bits: int | None, scheme: str) -> None:
     if w_bits is not None and a_bits is not None:
         check_bits(w_bits, "w_bits")
         check_bits(a_bits, "a_bits")
-    if scheme != "auto" and scheme not in SCHEMES:
-        raise UnknownNameError("quantization scheme", scheme, ("auto", *SCHEMES))
+    for scheme in schemes:
+        if scheme != "auto" and scheme not in SCHEMES:
+            raise UnknownNameError("quantization scheme", scheme, ("auto", *SCHEMES))
 
 
 class UniformMethod(Protocol):
@@ -44,8 +61,10 @@ class UniformMethod(Protocol):
     w_bits: int | None
     a_bits: int | None
     scheme: SchemeChoice
+    a_scheme: SchemeChoice
     two_sided: bool | None
     calibrated: bool
+    attention_products: bool
 
 
 def quantize_uniformly(
@@ -74,24 +93,39 @@ def quantize_uniformly(
     """
     if any(quantized_layers(network)):
         raise UsageError("the network is quantized already; use one method that sets bits, on a float network.")
-    facts = survey(network, example)
+    facts = survey_for(network, example, method.attention_products)
     w_bits, a_bits = method.w_bits, method.a_bits
     if w_bits is None or a_bits is None:
-        w_bits = a_bits = _largest_bits(network, budget, example, facts)
+        w_bits = a_bits = _largest_bits(network, budget, example, facts, method.attention_products)
 
     def scheme(fact: LayerFacts) -> LayerScheme:
         layer_w_bits, layer_a_bits = layer_bits(fact, w_bits, a_bits)
+        two_sided = fact.signed_input if method.two_sided is None else method.two_sided
         return LayerScheme(
             w_bits=layer_w_bits,
             a_bits=layer_a_bits,
             scheme=_resolve_scheme(method.scheme, layer_w_bits),
-            two_sided=fact.signed_input if method.two_sided is None else method.two_sided,
+            a_scheme=_input_scheme(method.a_scheme, two_sided and fact.is_linear, layer_a_bits),
+            two_sided=two_sided,
             calibrated=method.calibrated,
             pixels=fact.is_first,
             **own(fact, facts),
         )
 
-    return quantize(network, {name: scheme(fact) for name, fact in facts.items()})
+    schemes = {name: scheme(fact) for name, fact in facts.items()}
+    if method.attention_products:
+        schemes |= product_schemes(network, a_bits, method.calibrated)
+    mixings = [name for name, module in network.named_modules() if isinstance(module, HeadMixing) and name in facts]
+    network = quantize(network, schemes)
+    start_levels(network, example, _started_from_data(network, mixings))
+    return network
+
+
+def survey_for(network: nn.Module, example: Tensor, attention_products: bool) -> dict[str, LayerFacts]:
+    """The facts of each layer to quantize; see `attention_products` for what that option does to the network."""
+    if attention_products:
+        open_attention(network)
+    return survey(network, example, head_mixing=attention_products)
 
 
 def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
@@ -105,10 +139,36 @@ def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
     return choice
 
 
+def _input_scheme(choice: SchemeChoice, is_signed_linear: bool, a_bits: int) -> Scheme:
+    """The grid of a layer's input; see the option `a_scheme`. One bit has no grid with a zero."""
+    if choice == "auto":
+        return "symmetric" if is_signed_linear and a_bits > 1 else "original"
+    return choice
+
+
+def _started_from_data(network: nn.Module, mixings: Collection[str]) -> list[ActivationQuantizer]:
+    """The quantizers that read tokens and maps, not what batch norm and ReLU give."""
+    found: list[ActivationQuantizer] = []
+    for name, part in quantized_parts(network):
+        if isinstance(part, QuantProduct):
+            found += [part.left_quantizer, part.right_quantizer]
+        elif part.input_quantizer is not None:
+            reads_tokens = isinstance(part, QuantLinear) and part.layer.two_sided
+            found += [part.input_quantizer] if reads_tokens or name in mixings else []
+    return found
+
+
 def uniform_cost(
-    network: nn.Module, example: Tensor, facts: Mapping[str, LayerFacts], w_bits: int, a_bits: int
+    network: nn.Module,
+    example: Tensor,
+    facts: Mapping[str, LayerFacts],
+    w_bits: int,
+    a_bits: int,
+    attention_products: bool = False,
 ) -> Profile:
     """What a float network would cost with the same bits everywhere, but for the first and the last layer."""
+    if attention_products:  # they say their own bits
+        network = quantize(copy.deepcopy(network), product_schemes(network, a_bits, calibrated=True))
 
     def bits_of(name: str, *_: Any) -> tuple[int, int]:
         return layer_bits(facts[name], w_bits, a_bits) if name in facts else (FLOAT_BITS, FLOAT_BITS)
@@ -121,12 +181,18 @@ def layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:
     return max(w_bits, EDGE_BITS) if fact.is_edge else w_bits, EDGE_BITS if fact.is_first else a_bits
 
 
-def _largest_bits(network: nn.Module, budget: Budget | None, example: Tensor, facts: Mapping[str, LayerFacts]) -> int:
+def _largest_bits(
+    network: nn.Module,
+    budget: Budget | None,
+    example: Tensor,
+    facts: Mapping[str, LayerFacts],
+    attention_products: bool,
+) -> int:
     if budget is None or (budget.bitops is None and budget.bytes is None):
         return DEFAULT_BITS  # no bit-width changes what the budget limits
 
     for bits in _CANDIDATES:
-        excess = budget.excess(uniform_cost(network, example, facts, bits, bits))
+        excess = budget.excess(uniform_cost(network, example, facts, bits, bits, attention_products))
         if not excess:
             return bits
     smallest = min(_CANDIDATES)

@@ -1,7 +1,7 @@
 """Quantizers, bit policies, quantized layers, and swapping them into any module."""
 
 from tenfold.quant.bits import BitPolicy, FixedBits, bits_text, simplest
-from tenfold.quant.calibration import calibrate, measure_norms
+from tenfold.quant.calibration import calibrate, measure_norms, start_levels
 from tenfold.quant.channels import ChannelPath, channel_paths
 from tenfold.quant.constant_channels import pruned_kernels
 from tenfold.quant.cutting import cut_channels
@@ -10,11 +10,23 @@ from tenfold.quant.interpolation import interpolate_activation, interpolate_weig
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.layers import QuantConv2d, QuantLayer, QuantLinear
 from tenfold.quant.operators import quantize_activation, quantize_weight
+from tenfold.quant.quant_product import QuantProduct
 from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
 from tenfold.quant.removal import remove_channels
 from tenfold.quant.schemes import FLOAT_BITS, SCHEMES, Bits, Grid, narrowest, widest
 from tenfold.quant.survey import LayerFacts, survey
-from tenfold.quant.swap import describe, fix_bits, quantizable_layers, quantize, quantized_layers
+from tenfold.quant.swap import (
+    QuantPart,
+    activation_quantizers,
+    describe,
+    fix_bits,
+    quantizable_layers,
+    quantizable_products,
+    quantize,
+    quantized_layers,
+    quantized_parts,
+    quantizers_of,
+)
 from tenfold.quant.switching import (
     Switch,
     SwitchableBatchNorm,
@@ -43,10 +55,13 @@ __all__ = [
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
+    "QuantPart",
+    "QuantProduct",
     "Switch",
     "SwitchableBatchNorm",
     "SwitchedBits",
     "WeightQuantizer",
+    "activation_quantizers",
     "available_bits",
     "bits_text",
     "calibrate",
@@ -63,14 +78,18 @@ __all__ = [
     "narrowest",
     "pruned_kernels",
     "quantizable_layers",
+    "quantizable_products",
     "quantize",
     "quantize_activation",
     "quantize_weight",
     "quantized_layers",
+    "quantized_parts",
+    "quantizers_of",
     "remove_channels",
     "restore_switch",
     "set_bits",
     "simplest",
+    "start_levels",
     "survey",
     "widest",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -60,7 +60,7 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
                 with _transparent(_quantizers(network)):
                     if norms and not keeps_scale:
                         _statistics(network, batches)
-                    _set_levels(network, batches)
+                    _set_levels(network, batches, _quantizers(network))
             if norms:
                 after = _statistics(network, batches)
                 if keeps_scale:
@@ -68,6 +68,27 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def start_levels(network: nn.Module, images: Tensor, quantizers: Collection[ActivationQuantizer]) -> None:
+    """Let some clipping levels start where a batch has the smallest quantization error; all else stays as it is.
+
+    The papers start at 8 and 10, and a training moves a level by hundredths a step. What a layer norm, a softmax or a
+    GELU gives is so much smaller that few of the levels would ever be used.
+
+    Args:
+        network: quantized, before its training.
+        images: a batch (B, C, H, W).
+        quantizers: of the network, those whose levels are to be set.
+    """
+    kept = {norm: {name: value.clone() for name, value in norm.state_dict().items()} for norm in _norms(network)}
+    with evaluating(network), torch.no_grad(), _transparent(_quantizers(network)):
+        _statistics(network, [images])
+        _set_levels(network, [images], quantizers)
+    for norm, state in kept.items():
+        norm.load_state_dict(state)
+    for quantizer in quantizers:
+        quantizer.initial_level = quantizer.level
 
 
 def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -98,9 +119,9 @@ def _transparent(quantizers: Sequence[nn.Module]) -> Iterator[None]:
             hook.remove()
 
 
-def _set_levels(network: nn.Module, batches: list[Tensor]) -> None:
-    """Choose all clipping levels; the quantizers are transparent meanwhile."""
-    histograms = {quantizer: _Histogram() for quantizer in _quantizers(network)}
+def _set_levels(network: nn.Module, batches: list[Tensor], quantizers: Collection[ActivationQuantizer]) -> None:
+    """Choose clipping levels; the quantizers are transparent meanwhile."""
+    histograms = {quantizer: _Histogram() for quantizer in quantizers}
 
     def record(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(quantizer, ActivationQuantizer)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tenfold.errors import UsageError
+from tenfold.products import HeadMixing
 from tenfold.quant.bits import FixedBits
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
@@ -127,10 +128,10 @@ def pad_same(input: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], di
 def is_quantizable(module: nn.Module) -> bool:
     """Whether a module is a float layer that `quantize_layer` can replace.
 
-    Subclasses that compute something of their own are left alone, with one exception: timm's `Conv2dSame`, whose
-    padding is understood.
+    Subclasses that compute something of their own are left alone, but for timm's `Conv2dSame`, whose padding is
+    understood, and `HeadMixing`, which is a plain convolution.
     """
-    return type(module) in (nn.Conv2d, nn.Linear) or _is_same_convolution(module)
+    return type(module) in (nn.Conv2d, nn.Linear, HeadMixing) or _is_same_convolution(module)
 
 
 def quantize_layer(module: nn.Module, layer: LayerScheme) -> QuantLayer:

@@ -42,7 +42,7 @@ class LayerFacts:
         return self.is_first or (self.is_last and (self.is_linear or not self.feeds_batch_norm))
 
 
-def survey(network: nn.Module, example: Tensor) -> dict[str, LayerFacts]:
+def survey(network: nn.Module, example: Tensor, *, head_mixing: bool = False) -> dict[str, LayerFacts]:
     """Run the network once on real images and report the facts of each quantizable layer, in the order of execution.
 
     The sign is measured, not derived from the module before: so it holds for any network, functional code included.
@@ -50,6 +50,7 @@ def survey(network: nn.Module, example: Tensor) -> dict[str, LayerFacts]:
     Args:
         network: any float module; left as it was.
         example: a batch of real images, (B, C, H, W).
+        head_mixing: see `quantizable_layers`.
 
     Returns:
         The facts by layer name. Layers that did not run are missing.
@@ -80,7 +81,7 @@ def survey(network: nn.Module, example: Tensor) -> dict[str, LayerFacts]:
     def norm(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         before_norm.update(name for name, output in outputs if output is inputs[0])
 
-    layers = quantizable_layers(network)
+    layers = quantizable_layers(network, head_mixing=head_mixing)
     hooks = [
         handle
         for name, module in layers.items()

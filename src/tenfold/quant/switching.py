@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from tenfold.errors import UnknownNameError, UsageError
 from tenfold.quant.bits import BitPolicy
+from tenfold.quant.quantizers import ActivationQuantizer
 from tenfold.quant.schemes import Bits, check_bits
-from tenfold.quant.swap import quantized_layers
+from tenfold.quant.swap import activation_quantizers, quantized_parts, quantizers_of
 
 Width: TypeAlias = tuple[int, int]
 """Bits of weights and of activations."""
@@ -161,7 +162,7 @@ def make_switchable(
     Args:
         network: with quantized layers; each batch norm and clipping level becomes the start of all its twins.
         widths: (weight bits, activation bits) of each position, as users name them.
-        layers: for each quantized layer its bits at each position; they may differ (first and last layer).
+        layers: for each quantized layer or product its bits at each position; they may differ (first and last layer).
         norms: see `Norms`.
         private_levels: a clipping level for each width (S-CL) instead of one for all.
 
@@ -173,16 +174,14 @@ def make_switchable(
     if find_switch(network) is not None:
         raise UsageError("the network has several bit-widths already.")
     switch = Switch(widths)
-    found = dict(quantized_layers(network))
+    found = dict(quantized_parts(network))
     if found.keys() != layers.keys() or any(len(bits) != len(switch.widths) for bits in layers.values()):
         raise UsageError("the bit-widths of the layers do not fit the layers of this network.")
     for name, layer in found.items():
-        w_choices, a_choices = zip(*layers[name], strict=True)
-        layer.weight_quantizer.policy = SwitchedBits(switch, w_choices)
-        quantizer = layer.input_quantizer
-        if quantizer is not None:
-            quantizer.policy = SwitchedBits(switch, a_choices)
-            if private_levels:
+        for quantizer, choices in zip(quantizers_of(layer), zip(*layers[name], strict=True), strict=True):
+            if quantizer is not None:
+                quantizer.policy = SwitchedBits(switch, choices)
+            if private_levels and isinstance(quantizer, ActivationQuantizer):
                 quantizer.alpha = nn.Parameter(quantizer.alpha.detach().repeat(len(switch.widths)))
     if norms != "shared":
         for parent in list(network.modules()):
@@ -230,17 +229,16 @@ def describe_switch(network: nn.Module) -> dict[str, Any] | None:
     positions = range(len(switch.widths))
     choices = {
         name: [
-            [_choice(layer.weight_quantizer, at, layer.w_bits), _choice(layer.input_quantizer, at, layer.a_bits)]
+            [_choice(one, at, bits) for one, bits in zip(quantizers_of(part), (part.w_bits, part.a_bits), strict=True)]
             for at in positions
         ]
-        for name, layer in quantized_layers(network)
+        for name, part in quantized_parts(network)
     }
-    inputs = [layer.input_quantizer for _, layer in quantized_layers(network)]
     return {
         "widths": [list(width) for width in switch.widths],
         "layers": choices,
         "norms": _norms_of(network),
-        "private_levels": any(quantizer is not None and quantizer.alpha.dim() for quantizer in inputs),
+        "private_levels": any(quantizer.alpha.dim() for quantizer in activation_quantizers(network).values()),
     }
 
 

@@ -11,6 +11,8 @@ from torch import nn
 from tenfold import models, quant
 from tenfold.errors import ArtifactError, UsageError
 from tenfold.export.artifact import read_artifact
+from tenfold.layers.map_capture import is_timm_attention
+from tenfold.layers.reattention_insertion import expose_products
 
 
 def load(path: str | Path, network: nn.Module | None = None) -> nn.Module:
@@ -40,6 +42,10 @@ def load(path: str | Path, network: nn.Module | None = None) -> nn.Module:
         network = _build(path, header)
     try:
         schemes = {name: quant.LayerScheme.from_dict(scheme) for name, scheme in header.get("schemes", {}).items()}
+        modules = dict(network.named_modules())
+        owners = [modules.get(name.rpartition(".")[0]) for name in schemes if name not in modules]
+        if any(owner is not None and is_timm_attention(owner) for owner in owners):
+            expose_products(network)  # timm's attention hides its products
         network = quant.quantize(network, schemes)
         if "switch" in header:
             network = quant.restore_switch(network, header["switch"])
