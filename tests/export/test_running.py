@@ -140,3 +140,21 @@ def test_predicting_imports_no_torch(brightness, pictures):
         "sys.exit('torch' in sys.modules or 'onnx' in sys.modules or 'pydantic' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+_CLOSING = """
+import gc, signal, sys
+from pathlib import Path
+from tenfold.export.engine import open_engine
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+engines = [open_engine(Path(sys.argv[1]), "openvino") for _ in range(2)]
+while engines:
+    engines.pop(0)
+    gc.collect()
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_signals_have_a_stack_after_engines_were_closed(brightness):
+    result = subprocess.run([sys.executable, "-c", _CLOSING, brightness], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr

@@ -20,8 +20,8 @@ SIDE = 8
 
 
 def call_handler(number):
-    """Call the handler of a signal. A sent signal arrives when the kernel likes, and in a process that has run hundreds
-    of tests its delivery has failed (SIGSEGV instead of SIGTERM): `test_interrupts.py` sends one to a fresh process."""
+    """Call the handler of a signal: one that is sent may arrive a step later, if the kernel hands it to another thread.
+    `test_interrupts.py` sends some."""
     signal.getsignal(number)(number, None)
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from tenfold.cost.latency import interleaved
 from tenfold.data.cache import cache_folder
-from tenfold.errors import ArtifactError, MissingExtraError, ShapeError, StorageError, UnknownNameError, require
+from tenfold.errors import ArtifactError, MissingExtraError, ShapeError, StorageError, UnknownNameError
 from tenfold.export.machine import needs_precision, openvino_settings, session_settings
 from tenfold.export.metadata import read_metadata
-from tenfold.export.session import open_session
+from tenfold.export.session import open_session, openvino_core
 from tenfold.export.width_choice import WIDTH_INPUT, Bits, find_width, read_widths, with_built_in
 from tenfold.files import write_text
 from tenfold.processor import processor_name, usable_cpus
@@ -144,7 +144,7 @@ class _OnnxRuntime:
 
 class _OpenVino:
     def __init__(self, path: Path, threads: int, metadata: Mapping[str, Any], lean: bool, model: Path | bytes) -> None:
-        vino = require("openvino", "export")
+        core = openvino_core()
         if "openvino" in metadata.get("refused_by", ()):
             raise ArtifactError(
                 f"openvino cannot run {path} rightly: this was found when it was exported. "
@@ -157,12 +157,12 @@ class _OpenVino:
             )
         settings = {**openvino_settings(metadata), "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         try:
-            read = vino.Core().read_model(model)
+            read = core.read_model(model)
             self.input_shape = tuple(
                 size.get_length() if size.is_static else None for size in read.inputs[0].partial_shape
             )
             self._takes_width = any(WIDTH_INPUT in value.names for value in read.inputs[1:])
-            self._request = vino.compile_model(read, "CPU", settings).create_infer_request()
+            self._request = core.compile_model(read, "CPU", settings).create_infer_request()
         except Exception as error:  # the runtime raises bare RuntimeErrors
             raise _cannot_run(path, "openvino", error) from error
 

@@ -1,7 +1,8 @@
-"""Opening a session of ONNX Runtime; nothing here imports torch."""
+"""Opening the runtimes; nothing here imports torch."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,16 @@ def open_session(
         options.add_session_config_entry(key, value)
     content = str(model) if isinstance(model, Path) else model
     return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """The one core of OpenVINO in this process; it lives to the end.
+
+    A core gives the main thread another stack for signals, and takes it away when it is destroyed; after two that
+    overlapped, the stack is gone, and the next signal with a handler, such as Ctrl-C, is a segmentation fault.
+
+    Raises:
+        MissingExtraError: if OpenVINO is not installed.
+    """
+    return require("openvino", "export").Core()

@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tenfold.errors import ExportError, MissingExtraError, require
+from tenfold.errors import ExportError, MissingExtraError
 from tenfold.export.capture import INPUT
 from tenfold.export.graph import Codes, Quantizer
 from tenfold.export.machine import needs_precision, openvino_settings, session_settings
-from tenfold.export.session import open_session
+from tenfold.export.session import open_session, openvino_core
 from tenfold.quant import activation_quantizers
 
 _CODE_IMAGES, _OUTPUT_IMAGES = 4, 64
@@ -346,11 +346,11 @@ def _execute(session: Any, feeds: dict[str, Array]) -> list[Array]:
 
 def _run_openvino(model: ir.Model, settings: dict[str, Any], feeds: dict[str, Array]) -> dict[str, Array] | None:
     """The outputs by name; None if OpenVINO cannot run the model, as it cannot where there are 2-bit integers."""
-    runtime = require("openvino", "export")
+    core = openvino_core()
     names = [value.name for value in model.graph.outputs]
     try:
-        read = runtime.Core().read_model(ir.to_proto(model).SerializeToString())
-        compiled = runtime.compile_model(read, "CPU", settings)
+        read = core.read_model(ir.to_proto(model).SerializeToString())
+        compiled = core.compile_model(read, "CPU", settings)
         return dict(zip(names, compiled(feeds).values(), strict=True))
     except RuntimeError:
         return None
