@@ -266,6 +266,34 @@ def test_sums_pools_and_concatenations_run_in_integers(bits, tmp_path):
     assert deviation(found, run(network, images)) < 0.5
 
 
+class Scores(nn.Module):
+    """Scores of each pixel: a fine map of them and a coarse one, added up at the end."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.stem, self.body = Block(3, width, stride=2), Block(width, width)
+        self.fine, self.coarse = nn.Conv2d(width, 5, 1), nn.Conv2d(width, 5, 1)
+
+    def forward(self, x):
+        x = self.body(self.stem(x))
+        coarse = F.interpolate(self.coarse(F.avg_pool2d(x, 2)), x.shape[-2:], mode="bilinear")
+        return F.interpolate(self.fine(x) + coarse, scale_factor=2.0, mode="nearest")
+
+
+def test_what_only_the_output_is_made_from_is_not_rounded(tmp_path):
+    images = pixels()
+    network = settled(Scores(), images, residual_schemes(4))
+    report = export_onnx(network, tmp_path / "a.onnx", example=images, profile="fast", any_cpu=True)
+    assert {layer.name: layer.runs for layer in report.layers} == {
+        "stem.conv": "integer",
+        "body.conv": "integer",
+        "fine": "float",
+        "coarse": "float",
+    }
+    assert report.engines["openvino"] < 0.05
+    assert deviation(open_engine(tmp_path / "a.onnx", "onnxruntime").run(images.numpy()), run(network, images)) < 0.05
+
+
 def test_linear_layers_on_sequences(tmp_path):
     images = (pixels() - 128) / 60
     network = settled(
