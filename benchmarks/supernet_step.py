@@ -2,8 +2,9 @@
 
 Straightforward is what the authors' code does: one branch for each kernel size, plain layers in turn, PyTorch's default
 layout. Ours is what `fit` trains: the same layers in channels-last, and the rectified maps computed again instead of
-kept. Half-way is the mean of the supernet's table of atoms and of AtomNAS-C's, so no number of channels is round;
-"in eights" rounds each down to a multiple of 8, as `AtomNAS(multiple=8)` does at the end.
+kept. Half-way is the mean of the supernet's table of atoms and of AtomNAS-C's, so no number of channels is round, which
+is what a search with `multiple=1` and the authors' leave; "in eights" rounds numbers of 64 and more down to a multiple
+of 8, as a search does by default.
 
     python benchmarks/supernet_step.py           # about five minutes on two quiet cores
 
@@ -30,6 +31,7 @@ from record import machine, write_record
 from tenfold import build, profile
 from tenfold.cost import interleaved
 from tenfold.layers.atomic import AtomicBranch
+from tenfold.methods.atom_selection import LARGE_GROUP, USUAL_MULTIPLE
 from tenfold.train.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "supernet_step.json"
@@ -44,9 +46,13 @@ def network(state: str) -> Any:
         return supernet
     options: dict[str, Any] = supernet.found_architecture().options
     found = build("atomnas_c").found_architecture().options["blocks"]
-    multiple = 8 if state.endswith("eights") else 1
+
+    def left(before: int, after: int) -> int:
+        count = (before + after) // 2
+        return count - count % USUAL_MULTIPLE if state.endswith("eights") and count >= LARGE_GROUP else count
+
     blocks = [
-        [channels, stride, *((a + b) // 2 // multiple * multiple for a, b in zip(atoms, target[2:], strict=True))]
+        [channels, stride, *(left(a, b) for a, b in zip(atoms, target[2:], strict=True))]
         for (channels, stride, *atoms), target in zip(options["blocks"], found, strict=True)
     ]
     return build("atomnas", **{**options, "blocks": blocks})
