@@ -186,8 +186,8 @@ class _Grids:
         grid, source = quantizer.grid, self.of.get(quantizer.source)
         if quantizer.node in self.signed:
             # Kernels of both runtimes are fastest, and OpenVINO's are there at all, for a right operand like a weight.
-            middle = -quantizer.grid.zero if quantizer.grid.zero else 0
-            low, high = quantizer.low + middle, quantizer.high + middle
+            zero = grid.zero or 0
+            low, high = quantizer.low - zero, quantizer.high - zero
             self.of[quantizer.result] = _Grid(grid.step, 0, 0.0, low, high, kind=np.int8)
             return
         if source is not None and not source.offset and grid.top > INT8_TOP:

@@ -173,7 +173,7 @@ class _Draft:
 def _draft(captured: Network, network: nn.Module, profile: str, images: Tensor, any_cpu: bool) -> _Draft:
     if profile != "fast":
         codes = write_compact(captured, real_weights=profile == "float")
-        return _Draft(captured.model, [_Variant(network, captured.quantizers, codes)], _in_float(captured, profile))
+        return _Draft(captured.model, [_Variant(network, captured.quantizers, codes)], _in_float(network, profile))
     image_layers = {name for name, scheme in describe(network).items() if scheme.pixels}
     pixel_layers = image_layers if _are_bytes(images) else set()  # else the image is normalized: its grid is calibrated
     plan = place(captured, pixel_layers=pixel_layers, any_cpu=any_cpu)
@@ -206,13 +206,12 @@ def _draft_switchable(network: nn.Module, example: Tensor) -> _Draft:
         )
         for position, (one, graph, its_codes) in enumerate(zip(settled, captured, codes, strict=True))
     ]
-    return _Draft(captured[0].model, variants, _in_float(captured[0], "switchable"), widths=widths)
+    return _Draft(captured[0].model, variants, _in_float(network, "switchable"), widths=widths)
 
 
-def _in_float(captured: Network, profile: str) -> dict[str, str]:
-    products = {one.name.removesuffix(" left") for one in captured.quantizers if one.name.endswith(" left")}
-    names = products.union(layer.name for layer in captured.layers)
-    return dict.fromkeys(names, f"the profile {profile} computes with real numbers")
+def _in_float(network: nn.Module, profile: str) -> dict[str, str]:
+    reason = f"the profile {profile} computes with real numbers"
+    return {name: reason for name, _ in quantized_parts(network)}
 
 
 def _are_bytes(images: Tensor) -> bool:
@@ -249,7 +248,9 @@ def _report(
     nodes: dict[str, int],
     widths: list[WidthReport],
 ) -> ExportReport:
-    layers = [_report_part(name, part, draft, found) for name, part in quantized_parts(network)]
+    exact = {layer.name: bool(weight.exact.all()) for layer, weight in draft.weights.items()}
+    exact |= dict.fromkeys(draft.products, True)
+    layers = [_report_part(name, part, exact, draft.reasons, found) for name, part in quantized_parts(network)]
     worst = max(found.codes, key=lambda name: found.codes[name].relative, default="")
     return ExportReport(
         path=str(path),
@@ -272,9 +273,10 @@ def _report(
     )
 
 
-def _report_part(name: str, part: QuantPart, draft: _Draft, found: Comparison) -> LayerReport:
-    exact = {layer.name: bool(weight.exact.all()) for layer, weight in draft.weights.items()}
-    exact |= dict.fromkeys(draft.products, True)
+def _report_part(
+    name: str, part: QuantPart, exact: Mapping[str, bool], reasons: Mapping[str, str], found: Comparison
+) -> LayerReport:
+    """What is said of a layer or product; `exact` names those that run in integers, and whether nothing is rounded."""
     rounded = "weights rounded to fit 8-bit kernels"
     operands = (f"{name} left", f"{name} right") if isinstance(part, QuantProduct) else (name,)
     checks = [found.codes[one] for one in operands if one in found.codes]
@@ -285,7 +287,7 @@ def _report_part(name: str, part: QuantPart, draft: _Draft, found: Comparison) -
         w_bits=mean_bits(part.w_bits),
         a_bits=mean_bits(part.a_bits),
         runs="integer" if name in exact else "float",
-        why=draft.reasons.get(name, why) if name not in exact else ("" if exact[name] else rounded),
+        why=reasons.get(name, why) if name not in exact else ("" if exact[name] else rounded),
         worst_steps=None if check is None else check.worst_steps,
         exact_codes=None if check is None else check.exact,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from tenfold.methods.atoms import AtomGroup
 
 USUAL_MULTIPLE, LARGE_GROUP = 8, 64
+"""Where nothing else is asked for, groups of at least so many atoms keep a multiple of so many."""
 
 
 def least_important(
@@ -68,12 +69,8 @@ def portions(scores: Tensor, multiple: int | None) -> list[list[int]]:
     """
     order: list[int] = scores.argsort(stable=True).tolist()
     unit = multiple or (USUAL_MULTIPLE if len(order) >= LARGE_GROUP else 1)
-    cuts = [
-        0,
-        *range(len(order) % unit or unit, len(order) - unit, unit),
-        *range(max(0, len(order) - unit), len(order)),
-    ]
-    ends = sorted({*cuts, len(order)})
+    together = max(0, len(order) - unit)
+    ends = sorted({0, *range(together % unit, together, unit), *range(together, len(order) + 1)})
     return [order[start:end] for start, end in pairwise(ends)]
 
 

@@ -225,11 +225,12 @@ class AtomNAS(Method):
         saved = 0.0
         for group in self._groups:
             judged = run.network if average is None else average
-            small = importance(judged, group) <= self.threshold
+            scores = importance(judged, group)
+            small = scores <= self.threshold
             saved += int(small.sum()) * group.costs[self._quantity]
             if not is_last:
                 small &= importance(run.network, group) <= self.threshold
-            dead[group.producer] = self._in_portions(small, importance(judged, group)) if self._limits else small
+            dead[group.producer] = self._in_portions(small, scores) if self._limits else small
         if is_last or saved >= self.least_saving * self._costs.whole[self._quantity]:
             self._remove(run, dead)
 

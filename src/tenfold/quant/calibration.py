@@ -81,6 +81,8 @@ def start_levels(network: nn.Module, images: Tensor, quantizers: Collection[Acti
         images: a batch (B, C, H, W).
         quantizers: of the network, those whose levels are to be set.
     """
+    if not quantizers:
+        return
     kept = {norm: {name: value.clone() for name, value in norm.state_dict().items()} for norm in _norms(network)}
     with evaluating(network), torch.no_grad(), _transparent(_quantizers(network)):
         _statistics(network, [images])
