@@ -108,7 +108,7 @@ def test_profile_knows_the_shape_that_the_artifact_was_made_for(tenfold, run_fol
     assert told["bitops"] == report["cost"]["after"]["bitops"]
 
 
-@pytest.mark.slow  # five trainings
+@pytest.mark.slow  # six trainings
 @pytest.mark.parametrize(
     "method",
     [
@@ -117,6 +117,7 @@ def test_profile_knows_the_shape_that_the_artifact_was_made_for(tenfold, run_fol
         ("--method", "fracbits", "--like", "uniform:4"),
         ("--method", "adabits", "--bits", "8,4", "--head", "multires"),
         ("--method", "atomnas", "--method", "fracbits", "--budget", "macs=9M,bytes=40k"),
+        ("--method", "autonl", "--budget", "macs=16M"),
     ],
     ids=lambda method: "+".join(word for word in method if word.isalpha()),
 )
