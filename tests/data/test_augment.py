@@ -33,7 +33,7 @@ def test_mirror_flips_the_chosen_only_and_leaves_its_input():
 
 
 def test_an_image_is_varied_alike_in_any_batch():
-    images, augmentation = batch(), Augmentation(crop="pad", padding=2, flip=True)
+    images, augmentation = batch(), Augmentation(crop="pad", padding=2, flip=True, rand_augment=9)
     whole = augmentation.vary(images, Draws(1, 2, np.arange(9)))
     for index in range(9):
         alone = augmentation.vary(images[index : index + 1], Draws(1, 2, np.array([index])))

@@ -44,6 +44,14 @@ def test_cosine_with_warmup_follows_its_equation():
         assert rate == pytest.approx(0.2 * factor)
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_a_cooldown_stays_where_the_schedule_ends(name):
+    config = TrainConfig(lr=0.5, epochs=5, schedule=name, last_lr=0.02, cooldown_epochs=2)
+    found = rates(config)
+    fallen = [(1 + math.cos(math.pi * i / 30)) / 2 if name == "cosine" else 1 - i / 30 for i in range(30)]
+    assert found == pytest.approx([0.5 * (0.02 + 0.98 * part) for part in fallen] + [0.01] * 20)
+
+
 def test_linear_falls_evenly_to_zero():
     assert rates(TrainConfig(lr=1.0, epochs=2, schedule="linear")) == pytest.approx([1 - i / 20 for i in range(20)])
 

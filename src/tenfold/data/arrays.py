@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tenfold.data.augment import Augmentation
 from tenfold.data.dataset import Dataset, split_images
 from tenfold.data.draws import Draws
-from tenfold.data.preprocess import Preprocess, channels_first
+from tenfold.data.preprocess import Preprocess, as_pillow, channels_first
 from tenfold.errors import ShapeError, require
 
 
@@ -51,7 +50,7 @@ class ArrayImages:
             boxes = [augmentation.choose_box(width, height, row) for row in augmentation.box_chances(draws)]
             side = (preprocess.size, preprocess.size)
             images = np.stack([
-                channels_first(_as_pillow(image).resize(side, preprocess.resample, box=box))
+                channels_first(as_pillow(image).resize(side, preprocess.resample, box=box))
                 for image, box in zip(images, boxes, strict=True)
             ])  # fmt: skip
         # Crops move in the image's own pixels, before any enlargement: 4 of 32 stays an eighth of the picture.
@@ -122,9 +121,4 @@ def _fitted(images: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uin
     """Bring a batch to the preprocess' size and channels, by the very code that `predict` runs on a file."""
     if images.shape[1:] == preprocess.input_shape and preprocess.resize == preprocess.size:
         return images
-    return np.stack([preprocess.frame(_as_pillow(image)) for image in images])
-
-
-def _as_pillow(image: NDArray[np.uint8]) -> Image.Image:
-    """From (C, H, W)."""
-    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    return np.stack([preprocess.frame(as_pillow(image)) for image in images])

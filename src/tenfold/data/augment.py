@@ -1,6 +1,7 @@
-"""Augmentation for training: crops and flips, each choice drawn by `Draws`.
+"""Augmentation for training: crops, flips and what comes behind them, each choice drawn by `Draws`.
 
-Source: sat.md section 4 (RandomResizedCrop and flip for ImageNet, pad-4 crop and flip for CIFAR).
+Source: sat.md section 4 (RandomResizedCrop and flip for ImageNet, pad-4 crop and flip for CIFAR); deepvit.md section 5
+(RandAugment, random erasing).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.draws import Draws
 from tenfold.data.images import Box
+from tenfold.data.rand_augment import MAX_MAGNITUDE, erase, rand_augment
 from tenfold.errors import UnknownNameError, UsageError
 
 CropKind = Literal["none", "pad", "resized"]
@@ -34,6 +36,9 @@ class Augmentation:
         scale: area of the box of "resized", as a fraction of the image's area, from and to.
         ratio: width over height of the box of "resized", from and to.
         flip: mirror half of the images left to right.
+        rand_augment: mean magnitude of RandAugment, 0..10; 0 is off.
+        fill: value of what RandAugment moves in from outside, 0..255, one for each channel.
+        erasing: probability that a box of an image is filled with noise, 0..1.
 
     Raises:
         UsageError: if a field has a value that is not allowed.
@@ -44,6 +49,9 @@ class Augmentation:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = False
+    rand_augment: float = 0.0
+    fill: tuple[int, ...] = (0, 0, 0)
+    erasing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.crop not in get_args(CropKind):
@@ -54,13 +62,22 @@ class Augmentation:
             raise UsageError(f"scale is {self.scale}; allowed are two fractions with 0 < from <= to <= 1.")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise UsageError(f"ratio is {self.ratio}; allowed are two numbers with 0 < from <= to.")
+        for name, largest in (("rand_augment", MAX_MAGNITUDE), ("erasing", 1)):
+            if not 0 <= getattr(self, name) <= largest:
+                raise UsageError(f"{name} is {getattr(self, name)}; allowed are numbers from 0 to {largest:g}.")
 
     def vary(self, images: NDArray[np.uint8], draws: Draws) -> NDArray[np.uint8]:
-        """Pad-crop and flip a whole batch, uint8 (B, C, H, W), at once; the shape stays."""
+        """Pad-crop, flip and RandAugment a whole batch, uint8 (B, C, H, W); the shape stays."""
         if self.crop == "pad" and self.padding:
             places = 2 * self.padding + 1
             images = pad_crop(images, self.padding, draws.integers(_TOP, places), draws.integers(_LEFT, places))
-        return mirror(images, draws.uniform(_FLIP) < 0.5) if self.flip else images
+        if self.flip:
+            images = mirror(images, draws.uniform(_FLIP) < 0.5)
+        return rand_augment(images, self.rand_augment, self.fill, draws) if self.rand_augment else images
+
+    def erase(self, numbers: NDArray[np.float32], draws: Draws) -> NDArray[np.float32]:
+        """Random erasing of a batch that is normalised already, float32 (B, C, H, W); in place."""
+        return erase(numbers, self.erasing, draws) if self.erasing else numbers
 
     def box_chances(self, draws: Draws) -> NDArray[np.float64]:
         """The random numbers behind the boxes of a batch, for `choose_box`: (B, attempts, 4)."""

@@ -37,6 +37,11 @@ class Draws:
         """One whole number in 0..count-1 for each image, int64 (B,)."""
         return (self.uniform(choice) * count).astype(np.int64)
 
+    def normal(self, choice: int) -> NDArray[np.float64]:
+        """One standard normal number for each image, float64 (B,); uses up `choice` and the one behind it."""
+        radius = np.sqrt(-2 * np.log1p(-self.uniform(choice)))
+        return radius * np.cos(2 * np.pi * self.uniform(choice + 1))
+
     def order(self) -> NDArray[np.int64]:
         """The indices in random order, int64 (B,)."""
         return self.indices[np.argsort(self._bits(_ORDER), kind="stable")]

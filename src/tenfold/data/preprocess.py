@@ -257,6 +257,11 @@ def channels_first(image: Image.Image) -> NDArray[np.uint8]:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
+def as_pillow(pixels: NDArray[np.uint8]) -> Image.Image:
+    """The inverse of `channels_first`."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
 def check_side(name: str, value: object) -> None:
     """Refuse a side length that is not a whole number of pixels in 1..4096.
 

@@ -311,8 +311,12 @@ class FracBits(Method):
             self._record()
         if run.step >= round(self.search_share * run.total_steps):
             self._freeze()
-            if run.average is not None:
-                self._freeze_twin(run.average.module)
+            self.resumed(run)
+
+    def resumed(self, run: Any) -> None:
+        """Freeze the bits of the weight average where those of the network are frozen."""
+        if self._offset is not None and run.average is not None:
+            self._freeze_twin(run.average.module)
 
     def _freeze(self) -> None:
         self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}

@@ -131,8 +131,11 @@ class Classification(Task):
 
         def make(rows: Rows) -> tuple[Tensor, Tensor]:
             images = self.dataset.train
-            pixels = images.varied(rows, self.preprocess, self.augmentation, Draws(seed, epoch, rows))
-            return self._tensors(pixels, images.targets[rows])
+            draws = Draws(seed, epoch, rows)
+            pixels = images.varied(rows, self.preprocess, self.augmentation, draws)
+            inputs, targets = self._tensors(pixels, images.targets[rows])
+            self.augmentation.erase(inputs.numpy(), draws)
+            return inputs, targets
 
         return prefetch(make, batches, workers)
 
@@ -224,6 +227,8 @@ def classify(
     pixels: bool = False,
     augment: Augment = "auto",
     flip: bool | None = None,
+    rand_augment: float = 0.0,
+    erasing: float = 0.0,
     subset: int | None = None,
     eval_fraction: float | None = None,
     split_seed: int = 0,
@@ -245,6 +250,8 @@ def classify(
         augment: "pad" (random crop after a border of an eighth), "resized" (random box, resized) or "none"; default:
             "pad" for data of one size, "resized" for files.
         flip: mirror half of the training images; default: yes, except for digits and where `augment` is "none".
+        rand_augment: mean magnitude of RandAugment, 0..10, 9 in the recipes of vision transformers; 0 is off.
+        erasing: probability that a box of a training image is filled with noise, 0..1.
         subset: number of training images to use, the classes in proportion.
         eval_fraction: part kept for evaluation where the data has no split of its own; 0 evaluates on the training
             images.
@@ -283,6 +290,9 @@ def classify(
         crop=crop,
         padding=(dataset.size or size) // 8,
         flip=flip if flip is not None else dataset.flip and crop != "none",
+        rand_augment=rand_augment,
+        fill=(0,) * channels if pixels else tuple(round(255 * value) for value in preprocess.mean),
+        erasing=erasing,
     )
     return Classification(dataset, preprocess, augmentation, subset=subset)
 

@@ -46,8 +46,8 @@ class TrainConfig:
     """Stabiliser of RMSprop and AdamW; None takes the optimiser's own."""
 
     schedule: Literal["cosine", "linear", "exponential", "step", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up, update by update: to 0 (cosine, linear), to exp(-8) of the peak
-    (exponential), by `step_factor` at each of `step_epochs` (step), or not at all."""
+    """How the learning rate falls after the warm-up, update by update: to `last_lr` (cosine, linear), to exp(-8) of
+    the peak (exponential), by `step_factor` at each of `step_epochs` (step), or not at all."""
     warmup_epochs: float = 0.0
     """Epochs in which the learning rate rises linearly from `warmup_start` to 1 times the peak."""
     warmup_start: float = 0.0
@@ -56,6 +56,10 @@ class TrainConfig:
     """If set, a larger batch multiplies `lr` by batch / reference, and the warm-up starts from the rate as it was."""
     cycles: int = 1
     """How many times the cosine falls, one after another, each over an equal part of the training."""
+    last_lr: float = 0.0
+    """Where the cosine and the linear schedule end, as a fraction of the peak, in [0, 1]."""
+    cooldown_epochs: float = 0.0
+    """Epochs at the end that stay at `last_lr`."""
     step_epochs: tuple[float, ...] = ()
     """Epochs, counted from the start of the training, at which the step schedule cuts the rate."""
     step_factor: float = 0.1
@@ -151,8 +155,13 @@ def broken_rules(values: Mapping[str, Any]) -> list[str]:
         problems.append("step_epochs = (): the step schedule needs at least one epoch at which to cut the rate")
     if values.get("cycles", 1) != 1 and values.get("schedule", "cosine") != "cosine":
         problems.append(f"cycles = {values['cycles']!r}: only the cosine schedule falls more than once")
-    if values.get("epochs") and values.get("warmup_epochs", 0.0) >= values["epochs"]:
-        problems.append(f"warmup_epochs = {values['warmup_epochs']!r}: must be below epochs = {values['epochs']!r}")
+    for name in ("last_lr", "cooldown_epochs"):
+        if values.get(name) and values.get("schedule", "cosine") not in ("cosine", "linear"):
+            problems.append(f"{name} = {values[name]!r}: only the cosine and the linear schedule have it")
+    outside = values.get("warmup_epochs", 0) + values.get("cooldown_epochs", 0)
+    if values.get("epochs") and outside >= values["epochs"]:
+        names = "warmup_epochs + cooldown_epochs" if values.get("cooldown_epochs") else "warmup_epochs"
+        problems.append(f"{names} = {outside:g}: must be below epochs = {values['epochs']!r}")
     return problems
 
 
@@ -202,6 +211,8 @@ _RULES: dict[str, Rule] = {
     "warmup_epochs": _NOT_NEGATIVE,
     "cycles": _POSITIVE_COUNT,
     "warmup_start": _FRACTION,
+    "last_lr": _FRACTION,
+    "cooldown_epochs": _NOT_NEGATIVE,
     "reference_batch": _optional(_POSITIVE_COUNT),
     "step_epochs": Rule(
         lambda v: isinstance(v, (tuple, list)) and all(_is_number(e) and e > 0 for e in v) and sorted(set(v)) == [*v],

@@ -17,11 +17,13 @@ _EXPONENT = 8.0
 def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, updates_per_epoch: int) -> Scheduler:
     """Build the schedule that sets `optimizer`'s learning rate; call `.step_update(i)` before update i (from 0).
 
-    With N updates in all, w of them warm-up and r the warm-up's first fraction, update i runs at the peak rate times
+    With N updates in all but the cool-down, w of them warm-up, r the warm-up's first fraction and e the last one,
+    update i runs at the peak rate times
 
-        (1 - r) i / w + r                          for i < w
-        (1 + cos(pi (i - w) / (N - w))) / 2        cosine; with `cycles`, so many of them one after another
-        1 - (i - w) / (N - w)                      linear
+        (1 - r) i / w + r                                  for i < w
+        e + (1 - e) (1 + cos(pi (i - w) / (N - w))) / 2    cosine; with `cycles`, so many of them one after another
+        1 - (1 - e) (i - w) / (N - w)                      linear
+        e                                                  from N on, the cool-down of these two
         exp(-8 (i - w) / (N - w))                  exponential
         step_factor ^ (number of step_epochs passed)    step
 
@@ -33,7 +35,9 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, updat
         updates_per_epoch: optimiser steps in one epoch, at least 1.
     """
     warmup = round(config.warmup_epochs * updates_per_epoch)
-    falling = max(1, config.epochs * updates_per_epoch - warmup)
+    cooldown = round(config.cooldown_epochs * updates_per_epoch)
+    falling = max(1, config.epochs * updates_per_epoch - warmup - cooldown)
+    last = config.last_lr * config.peak_lr()
     common = {
         "t_in_epochs": False,
         "warmup_t": warmup,
@@ -43,10 +47,10 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, updat
     if config.schedule == "cosine":
         length = math.ceil(falling / config.cycles)
         schedule = CosineLRScheduler(
-            optimizer, t_initial=length, cycle_limit=config.cycles, warmup_prefix=True, **common
+            optimizer, t_initial=length, lr_min=last, cycle_limit=config.cycles, warmup_prefix=True, **common
         )
     elif config.schedule == "linear":
-        schedule = PolyLRScheduler(optimizer, t_initial=falling, power=1.0, warmup_prefix=True, **common)
+        schedule = PolyLRScheduler(optimizer, t_initial=falling, lr_min=last, power=1.0, warmup_prefix=True, **common)
     elif config.schedule == "exponential":
         rate = math.exp(-_EXPONENT / falling)
         schedule = StepLRScheduler(optimizer, decay_t=1, decay_rate=rate, warmup_prefix=True, **common)
