@@ -21,6 +21,8 @@ _HOMES = {
     "RaftFlow": "flow",
     "SmoothFilling": "filling",
     "Window": "filling",
+    "InpaintReport": "inpaint_files",
+    "inpaint_clip": "inpaint_files",
     "inpaint_frames": "inpaint",
     "make_estimator": "flow",
     "pair_flow": "flow",
