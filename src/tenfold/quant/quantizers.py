@@ -18,6 +18,7 @@ from tenfold.quant.operators import (
     quantize_activation,
     quantize_weight,
     round_weight,
+    standard_deviation,
     weight_peak,
 )
 from tenfold.quant.schemes import FLOAT_BITS, signed_grid
@@ -143,7 +144,7 @@ class WeightQuantizer(nn.Module):
         if self.pinned_factor is not None:
             return self.pinned_factor[self.policy.slot].to(quantized.device)
         quantized, weight = quantized.detach().float(), weight.detach().float()
-        spread = quantized.std(correction=min(1, quantized.numel() - 1))
+        spread = standard_deviation(quantized)
         deviation = spread.clamp_min(torch.finfo(torch.float32).eps)  # all codes may be equal
         if self.layer.rescale == "stddev":
             return weight.std() / deviation
