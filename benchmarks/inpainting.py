@@ -31,10 +31,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from record import machine, write_record
 from tenfold.data import open_clip, shape_masks, stroke_masks
 from tenfold.video import InpaintOptions, inpaint_frames
-from tenfold.video.copying import copied_colours
 from tenfold.video.flow import DisFlow, near_hole, pair_flow, smoothed
 from tenfold.video.harmonic import harmonic_fill
-from tenfold.video.propagation import Hole, Sources, follow, link
+from tenfold.video.propagation import Hole, Sources, copied_colours, follow, link
 
 RESULTS = Path(__file__).parent / "results" / "inpainting.json"
 CLIPS = (

@@ -9,6 +9,22 @@ from markdown_tables import table
 _KINDS = {"object": "moving objects", "curve": "moving curves", "stationary": "shapes at rest"}
 
 
+def inpainting_speed(record: dict[str, Any]) -> str:
+    """Frames a CPU second and peak memory of the whole process, by size, length and passes."""
+    rows = [
+        [
+            f"{row['size'][1]} x {row['size'][0]}, {row['frames']} frames, {row['passes']} pass"
+            + "es" * (row["passes"] > 1),
+            f"{row['frames_per_cpu_second']:.1f}",
+            str(row["peak_mb"]),
+        ]
+        for row in record["rows"]
+    ]
+    return "An object removed from a lossless file, with decoding and encoding.\n\n" + table(
+        ["", "frames a CPU second", "peak memory, MB"], rows
+    )
+
+
 def inpainting(record: dict[str, Any]) -> str:
     """PSNR and SSIM in the holes, and CPU time, of each method by kind of hole and size."""
     methods = list(dict.fromkeys(row["method"] for row in record["rows"]))

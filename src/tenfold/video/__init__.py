@@ -17,6 +17,8 @@ _HOMES = {
     "InpaintOptions": "inpaint",
     "InpaintSession": "inpaint",
     "InpaintedFrame": "inpaint",
+    "NetworkFilling": "network_filling",
+    "NetworkInputs": "network_filling",
     "PairFlow": "flow",
     "RaftFlow": "flow",
     "SmoothFilling": "filling",
