@@ -26,6 +26,7 @@ _HOMES = {
     "InpaintReport": "inpaint_files",
     "inpaint_clip": "inpaint_files",
     "inpaint_frames": "inpaint",
+    "fill_as_released": "release_windows",
     "make_estimator": "flow",
     "pair_flow": "flow",
     "read_provenance": "provenance",
