@@ -150,8 +150,8 @@ def read_hole(path: Path) -> NDArray[np.bool_]:
     """What a picture marks, bool (H, W).
 
     In pictures of one channel that keep every value everything but 0 counts, in a palette picture the numbers and not
-    the colours. In colours, and in JPEG, which changes values a little, light pixels count (128 and above in any channel);
-    transparent ones never do.
+    the colours. In colours, and in JPEG, which changes values a little, light pixels count (128 and above in any
+    channel); transparent ones never do.
 
     Raises:
         MissingDataError: if there is no such file.

@@ -83,15 +83,14 @@ class Copying:
         self._estimator, self._reach, self._hop = estimator, reach, hop
         self._margin, self._keep_flow = margin, keep_flow
         self._waiting: deque[Draft] = deque()
-        self._past: deque[Draft] = deque()
+        self._past: dict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = {}
         self._shown: NDArray[np.uint8] | None = None
 
     def push(self, draft: Draft) -> Iterator[Draft]:
         """Take the next frame of the scene; yield those that are done."""
-        last = self._waiting[-1] if self._waiting else self._past[-1] if self._past else None
         shown = smoothed(draft.picture, draft.rest)
-        if last is not None and self._shown is not None:
-            self._connect(last, self._shown, draft, shown)
+        if self._waiting and self._shown is not None:  # some always wait, until the scene ends
+            self._connect(self._waiting[-1], self._shown, draft, shown)
         self._shown = shown
         self._waiting.append(draft)
         if len(self._waiting) >= self._hop + self._reach:
@@ -143,15 +142,15 @@ class Copying:
             draft, later = drafts[at], drafts[at + 1]
             if draft.to_next is not None:
                 draft.after = self._near(draft, follow(draft.to_next, later.hole, later.after, later.number))
-        pictures = {one.number: (one.small, one.hole.mask) for one in (*self._past, *drafts)}
+        pictures = self._past | {one.number: (one.small, one.hole.mask) for one in drafts}
         for draft in drafts[:count]:
             if len(draft.hole):
                 self._copy(draft, pictures)
             self._waiting.popleft()
-            self._past.append(draft)
+            self._past[draft.number] = pictures[draft.number]
             yield draft
-        while self._past and self._past[0].number < self._past[-1].number + 1 - self._reach:
-            self._past.popleft()
+        for number in [number for number in self._past if number <= max(self._past) - self._reach]:
+            del self._past[number]
 
     @staticmethod
     def _copy(draft: Draft, pictures: Pictures) -> None:
