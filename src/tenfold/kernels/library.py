@@ -24,6 +24,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
         None,
     ),
     "clip_backward": ([_pointer, _pointer, _pointer, _pointer, _long, _float, _float, _int, _pointer], None),
+    "tanh": ([_pointer, _pointer, _long], None),
     "moments": ([_pointer, _long, _pointer], None),
     "tanh_backward": ([_pointer, _pointer, _pointer, _long, _float, _pointer], None),
     "find": ([_pointer, _long, _float], _long),
