@@ -27,6 +27,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "tanh": ([_pointer, _pointer, _long], None),
     "moments": ([_pointer, _long, _pointer], None),
     "tanh_backward": ([_pointer, _pointer, _pointer, _long, _float, _pointer], None),
+    "depthwise_backward": ([*[_pointer] * 6, _long, _long], _int),
     "find": ([_pointer, _long, _float], _long),
 }
 
