@@ -5,6 +5,13 @@ from tenfold.quant.calibration import calibrate, measure_norms, start_levels
 from tenfold.quant.channels import ChannelPath, channel_paths
 from tenfold.quant.constant_channels import pruned_kernels
 from tenfold.quant.cutting import cut_channels
+from tenfold.quant.engine import (
+    IntegerEngine,
+    engine_report,
+    missing_instructions,
+    resolve_engine,
+    use_engine,
+)
 from tenfold.quant.fractional import FractionalBits
 from tenfold.quant.interpolation import interpolate_activation, interpolate_weight
 from tenfold.quant.layer_scheme import LayerScheme
@@ -49,6 +56,7 @@ __all__ = [
     "FixedBits",
     "FractionalBits",
     "Grid",
+    "IntegerEngine",
     "IntegerWeight",
     "LayerFacts",
     "LayerScheme",
@@ -69,12 +77,14 @@ __all__ = [
     "cut_channels",
     "describe",
     "describe_switch",
+    "engine_report",
     "find_switch",
     "fix_bits",
     "interpolate_activation",
     "interpolate_weight",
     "make_switchable",
     "measure_norms",
+    "missing_instructions",
     "narrowest",
     "pruned_kernels",
     "quantizable_layers",
@@ -86,10 +96,12 @@ __all__ = [
     "quantized_parts",
     "quantizers_of",
     "remove_channels",
+    "resolve_engine",
     "restore_switch",
     "set_bits",
     "simplest",
     "start_levels",
     "survey",
+    "use_engine",
     "widest",
 ]
