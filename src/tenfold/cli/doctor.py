@@ -125,8 +125,17 @@ def _packages() -> list[Check]:
         version = _version(name)
         if version:
             checks.append(Check(topic, f"{name} (runtime)", "ok", version))
-    checks.append(Check(topic, "native kernels", "ok", "pure PyTorch (native kernels come later)"))
-    return checks
+    return [*checks, _kernels(topic)]
+
+
+def _kernels(topic: str) -> Check:
+    from tenfold.kernels.library import state
+
+    in_use, found = state()
+    if in_use:
+        return Check(topic, "native kernels", "ok", f"in use, for {found}")
+    advice = "Quantized training works without, but takes longer; results are the same."
+    return Check(topic, "native kernels", "note", found, advice)
 
 
 def _package(topic: str, name: str) -> Check:
