@@ -1,4 +1,4 @@
-"""Integer codes in one pass over memory, and the gradient of a quantizer that kept codes; each with its PyTorch twin."""
+"""Integer codes in one pass over memory, and the gradient of a quantizer that kept codes; with their PyTorch twins."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def decode_backward(
     high: float,
     calibrated: bool,
 ) -> tuple[Tensor, float, float]:
-    """The gradient inside a range, and two inner products; as `quantization.clip_backward`, for an output kept as codes.
+    """As `quantization.clip_backward`, for an output kept as codes: the masked gradient and two inner products.
 
     Args:
         gradient: float32 or bfloat16, to be multiplied by `factor`.
@@ -93,7 +93,7 @@ def decode_backward(
         calibrated: whether the first product is with the output, or with the clipped values.
 
     Returns:
-        The masked gradient, float32; the product of the whole one with the output; that of the masked one with `values`.
+        The gradient masked, float32; the product of the whole one with the output; of the masked one with `values`.
     """
     if gradient.stride() != values.stride():
         gradient = torch.empty_like(values, dtype=gradient.dtype).copy_(gradient)

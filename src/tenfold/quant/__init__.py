@@ -6,11 +6,12 @@ from tenfold.quant.channels import ChannelPath, channel_paths
 from tenfold.quant.constant_channels import pruned_kernels
 from tenfold.quant.cutting import cut_channels
 from tenfold.quant.engine import (
+    INTEGERS,
     IntegerEngine,
     engine_report,
     missing_instructions,
-    resolve_engine,
     use_engine,
+    why_simulated,
 )
 from tenfold.quant.fractional import FractionalBits
 from tenfold.quant.interpolation import interpolate_activation, interpolate_weight
@@ -48,6 +49,7 @@ from tenfold.quant.switching import (
 
 __all__ = [
     "FLOAT_BITS",
+    "INTEGERS",
     "SCHEMES",
     "ActivationQuantizer",
     "BitPolicy",
@@ -96,12 +98,12 @@ __all__ = [
     "quantized_parts",
     "quantizers_of",
     "remove_channels",
-    "resolve_engine",
     "restore_switch",
     "set_bits",
     "simplest",
     "start_levels",
     "survey",
     "use_engine",
+    "why_simulated",
     "widest",
 ]

@@ -1,8 +1,8 @@
 """The integer engine: which quantized layers compute on integers while they train, and why others do not.
 
-A quantized layer multiplies its input with its weight in one of two ways: simulated, in float numbers that lie on grids,
-or in integers (`integer_product.py`). The values are the same to float rounding. An engine is not part of a network's
-state: a layer without one is the ordinary layer, and that is what is exported.
+A quantized layer multiplies its input with its weight in one of two ways: simulated, in float numbers that lie on
+grids, or in integers (`integer_product.py`). The values are the same to float rounding. An engine is not part of a
+network's state: a layer without one is the ordinary layer, and that is what is exported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.errors import UsageError
-from tenfold.processor import first_processor
+from tenfold.processor import has_vnni
 from tenfold.quant.fractional import FractionalBits
 from tenfold.quant.integer_product import WeightGrid, Window, input_grid, integer_product
 from tenfold.quant.layers import same_padding
@@ -26,8 +26,6 @@ from tenfold.quant.switching import SearchedBits
 if TYPE_CHECKING:
     from tenfold.quant.layers import QuantConv2d, QuantLayer
 
-_FLAGS = {"avx512_vnni", "avx_vnni"}
-"""Linux's names for the instructions that add four products of bytes in 32 bits."""
 INTEGERS = "integers"
 """What `engine_report` says of a layer that computes on integers."""
 
@@ -35,8 +33,7 @@ INTEGERS = "integers"
 @functools.cache
 def missing_instructions() -> str | None:
     """Why this machine cannot compute on integers as fast and exactly as needed; None if it can."""
-    flags = set(first_processor().get("flags", "").split())
-    if not _FLAGS & flags:
+    if not has_vnni():
         return "its processor lacks VNNI instructions, or does not say that it has them"
     operators = ("qconv_prepack", "qconv_pointwise", "qlinear_prepack", "qlinear_pointwise")
     if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.onednn, name) for name in operators):
@@ -76,8 +73,7 @@ class IntegerEngine:
             factor: the scale adjustment of the weight, or None.
             bias: (C_out,) or None.
         """
-        is_convolution = isinstance(layer, nn.Conv2d)
-        plain = input.is_cpu and input.numel() > 0 and (not is_convolution or input.dim() == 4)
+        plain = input.is_cpu and input.numel() > 0 and (isinstance(layer, nn.Linear) or input.dim() == 4)
         if not plain or torch.compiler.is_compiling() or why_simulated(layer) or _is_watched(layer):
             return None
         quantizer = layer.input_quantizer
@@ -85,7 +81,7 @@ class IntegerEngine:
         alpha, bits, scheme = quantizer.active_alpha, quantizer.policy.whole, layer.layer
         assert isinstance(bits, int)
         grid = input_grid(alpha, bits, scheme.a_scheme, two_sided=scheme.two_sided, calibrated=scheme.calibrated)
-        window = _window(layer, input) if is_convolution else None
+        window = _window(layer, input) if isinstance(layer, nn.Conv2d) else None
         dtype = torch.bfloat16 if self.backward == "bf16" else torch.float32
         mixed = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         with torch.autocast("cpu", enabled=False):
@@ -116,21 +112,6 @@ def why_simulated(layer: QuantLayer) -> str | None:
 
 _FEW_CHANNELS = 4
 """A grouped convolution with fewer input channels a group gains nothing (measured by benchmarks/qat_step.py)."""
-
-
-def resolve_engine(
-    name: Literal["auto", "simulated", "integer"], backward: Literal["fp32", "bf16"]
-) -> IntegerEngine | None:
-    """The engine that a name stands for; "auto" is "integer" where the machine can.
-
-    Raises:
-        UsageError: for "integer" on a machine that cannot, or an unknown name.
-    """
-    if name not in ("auto", "simulated", "integer"):
-        raise UsageError(f'the engine is "auto", "simulated" or "integer", not {name!r}.')
-    if name == "simulated" or (name == "auto" and missing_instructions()):
-        return None
-    return IntegerEngine(backward)
 
 
 def use_engine(network: nn.Module, engine: IntegerEngine | None) -> nn.Module:

@@ -134,15 +134,13 @@ def integer_product(
     Returns:
         float32; NaN everywhere if the input has a NaN, or the weight is NaN.
     """
-    output: Tensor = _IntegerProduct.apply(  # type: ignore[no-untyped-call]
-        input, alpha, weight, bias, input_grid, weight_grid, window, backward
-    )
+    output: Tensor = _IntegerProduct.apply(input, alpha, weight, bias, input_grid, weight_grid, window, backward)
     return output
 
 
 class _IntegerProduct(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         input: Tensor,
         alpha: Tensor,
@@ -166,7 +164,7 @@ class _IntegerProduct(torch.autograd.Function):
         return multiply(codes, grid, input_unit, weight_codes, unit, weights.half, bias, window)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, codes, weight_codes, alpha = ctx.saved_tensors
         grid, weights, window, dtype = ctx.grid, ctx.weights, ctx.window, ctx.backward_dtype
         needs_input, needs_alpha, needs_weight, needs_bias = ctx.needs_input_grad[:4]
