@@ -153,6 +153,18 @@ class WeightQuantizer(nn.Module):
         return 1 / (deviation * fan_out**0.5)
 
     @torch.no_grad()
+    def peak(self, weight: Tensor) -> Tensor | None:
+        """What the quantized weight is multiplied by after rounding, 0-d or (C_out,); None with clamp, which does not.
+
+        Args:
+            weight: the float weight.
+        """
+        if self.layer.clamp:
+            return None
+        peak = weight_peak(self._whole(weight), self.layer.per_channel)
+        return peak.flatten() if self.layer.per_channel else peak.squeeze()
+
+    @torch.no_grad()
     def integers(self, weight: Tensor) -> IntegerWeight:
         """The effective weight as integers, exactly (`sat.md` section 8). Kernels of 0 bits have codes of 0."""
         bits = self.policy.bits
