@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tenfold.layers.cell_gene import Gene
+from tenfold.train.report import render_report
 from tenfold.train.report.cell_drawing import cell_drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -31,3 +32,31 @@ def test_larger_kernels_have_thicker_lines():
         found = re.search(r'stroke-width="([\d.]+)"', cell_drawing(Gene.parse(f"{code}12112/2/00")))
         widths.append(float(found[1]))
     assert widths == sorted(set(widths))
+
+
+def _found():
+    row = {"fitness": 0.1, "best": 0.3, "macs": 9e5}
+    return {
+        "limits": {"macs": 1e6},
+        "space": [{"evolved": [{"gene": "555155/1/00", "fitness": 0.31, "trials": 2}]}],
+        "always": ["512112/2/00"],
+        "trajectory": [{"step": 10, **row}, {"step": 20, **row}],
+        "chosen": {"genes": ["752155/1/00", "skip", "512112/2/00"], "probabilities": [0.5, 0.25, None]},
+    }
+
+
+def test_the_report_draws_the_found_cells_and_the_way_there():
+    page = render_report({"found": {"autospace": _found()}})
+    assert "3 blocks were searched; 1 of them are left out, 1 have evolved cells" in page
+    assert "Block 1: 752155/1/00, 50.0 % likely" in page
+    assert "Block 3: 512112/2/00<" in page
+    assert "Layer 0: 555155/1/00" in page
+    assert page.count('class="edge') == 5 + 3 + 5
+    assert "Expected MACs" in page
+    assert ">+0.310<" in page
+
+
+def test_a_report_without_cells_has_no_such_section():
+    assert "Cells found" not in render_report({})
+    broken = {**_found(), "chosen": {"genes": ["what"]}, "trajectory": None, "space": [{}]}
+    assert "Block 1: what" in render_report({"found": {"autospace": broken}})

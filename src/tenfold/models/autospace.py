@@ -1,8 +1,8 @@
 """AutoSpace: networks of cells, the one that the authors published, and frames to search in (arXiv 2103.11833).
 
 A block is written by its output channels, its stride and the gene of its cell (see `layers/cell_gene.py`), or "skip"
-where it is left out. An ordinary inverted residual is a cell too: 512112 with a 3x3 kernel, 712112 with 5x5, 912112 with
-7x7. So every network of the family is one table, and what a search leaves is one more.
+where it is left out. An ordinary inverted residual is a cell too: 512112 with a 3x3 kernel, 712112 with 5x5, 912112
+with 7x7. So every network of the family is one table, and what a search leaves is one more.
 
 Neither weights nor code were published. Multiply-adds of the 340M network are 336.3 M in our reading of its file; the
 paper says 340 M (and 4.3 M parameters, where we count 4.5 M). We leave the gap open instead of bending definitions.

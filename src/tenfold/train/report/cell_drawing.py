@@ -11,7 +11,7 @@ _MIDDLE = 76.0
 # How far above (or below) the line the edges around the chain bend, at their highest.
 _BENDS = {"02": -44.0, "13": 44.0, "03": -62.0}
 
-# Colours stand beside the classes, so that a drawing taken out of its page keeps them; in the page the style sheet wins.
+# Colours stand beside the classes, so that a drawing taken out of its page keeps them; in a page its style sheet wins.
 _STYLES: dict[str, dict[str, object]] = {
     "kernel": {"class_": "edge line-a", "stroke": "#0d7f77", "fill": "none"},
     "identity": {
