@@ -31,7 +31,13 @@ NAMES = (
     "direct",
     "descending",
     "ascending",
+    "joint at 8, 4, 3",
+    "joint at 8, 4, 3, learned bits",
 )
+MIXED_WIDTHS = (8, 4, 3)
+"""The last two: whether layers should have bits of their own at every width, at the BitOPs of the same everywhere."""
+SEARCH = {"search_share": 0.8, "bits_rate": 10.0, "kappa": 1.0}
+"""Bits learn so much faster than weights: a short training moves them too little otherwise (fracbits_cifar10.py)."""
 
 
 def run(name: str, seed: int, data: str, work: str) -> dict[str, Any]:
@@ -42,6 +48,10 @@ def run(name: str, seed: int, data: str, work: str) -> dict[str, Any]:
         bits = int(name.split()[1])
         report = train(name, SAT(w_bits=bits, a_bits=bits), seed, data, work, epochs=EPOCHS)
         top1 = {str(bits): report["metrics"]["final"]["top1"]}
+    elif name.startswith("joint at"):
+        method = AdaBits(bits=MIXED_WIDTHS, **(SEARCH if name.endswith("learned bits") else {}))
+        report = train(name, method, seed, data, work, epochs=EPOCHS)
+        top1 = {row["name"]: row["metrics"]["top1"] for row in report["settings"]}
     else:
         training = name.split(",")[0]
         is_progressive = training in ("descending", "ascending")

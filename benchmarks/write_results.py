@@ -96,7 +96,7 @@ def one_image(record: dict[str, Any]) -> str:
 
 def adabits_cifar10(record: dict[str, Any]) -> str:
     """Accuracy of each way of training at each width, mean and spread over seeds."""
-    widths = [str(bits) for bits in record["widths"]]
+    widths = sorted({width for run in record["runs"] for width in run["top1"]}, key=int, reverse=True)
     found: dict[str, dict[str, list[float]]] = {}
     for run in record["runs"]:
         name = "individual" if run["name"].startswith("individual") else run["name"]

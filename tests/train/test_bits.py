@@ -7,7 +7,7 @@ from torch import nn
 from tenfold.cost import Budget, profile
 from tenfold.errors import CheckpointError
 from tenfold.methods import AdaBits, FracBits
-from tenfold.quant import available_bits, describe, set_bits
+from tenfold.quant import available_bits, describe, quantized_parts, set_bits
 from tenfold.train import fit, load
 from train.toy_training import CLASSES, ToyTask, assert_same_end, toy_config
 
@@ -36,6 +36,7 @@ METHODS = {
     "adabits": lambda: AdaBits(bits=(8, 4, 2)),
     "descending": lambda: AdaBits(bits=(8, 4, 2), training="descending", calibration_batches=2),
     "direct": lambda: AdaBits(bits=(8, 4), training="direct", calibration_batches=2),
+    "mixed": lambda: AdaBits(bits=(8, 4, 3), search_share=0.5, bits_rate=50.0),
     "by layer": lambda: FracBits(like=3, search_share=0.5),
     "by kernel": lambda: FracBits(weight_bits="kernel", w_range=(0, 4), search_share=0.5, kappa=20.0, start=0.6),
 }
@@ -103,6 +104,25 @@ def test_every_width_is_judged_and_counted(tmp_path):
     assert result.metrics["top1"] == pytest.approx(sum(row["metrics"]["top1"] for row in rows) / 3)
     assert result.report["cost"]["after"]["bitops"] == rows[0]["cost"]["bitops"]
     assert {"top1/8", "top1/4", "top1/2"} <= result.report["curves"][0].keys()
+
+
+def test_bits_learned_at_every_width_cost_no_more_than_the_same_bits_everywhere(tmp_path):
+    uniform, result = (
+        run(tmp_path / str(share), AdaBits(bits=(8, 4, 3), search_share=share, bits_rate=50.0)) for share in (0.0, 0.5)
+    )
+    found = result.report["found"]["adabits"]["widths"]
+    assert [one["width"] for one in found] == ["8", "4", "3"]
+    for bits, one in zip((8, 4, 3), found, strict=True):
+        set_bits(result.network, bits)
+        set_bits(uniform.network, bits)
+        limit = profile(uniform.network, (1, 8, 8)).bitops
+        assert one["limit"] == limit
+        assert 0.9 * limit < profile(result.network, (1, 8, 8)).bitops <= limit
+        assert {row["name"]: (row["w_bits"], row["a_bits"]) for row in one["layers"]} == {
+            name: (part.w_bits, part.a_bits) for name, part in quantized_parts(result.network)
+        }
+    learned = {(row["w_bits"], row["a_bits"]) for row in found[1]["layers"]}
+    assert len(learned) > 2
 
 
 def test_pruned_channels_are_gone_from_the_artifact(tmp_path):

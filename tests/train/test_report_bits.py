@@ -104,6 +104,14 @@ def test_without_several_widths_there_is_no_section(settings):
     assert "Bit-widths" not in reader.text
 
 
+def test_bits_learned_at_every_width_are_listed_by_layer():
+    rows = [{"name": "stem", "w_bits": 8.0, "a_bits": 8.0}, {"name": "last", "w_bits": 3.0, "a_bits": "?"}]
+    found = {"adabits": {"widths": [{"width": "8", "layers": rows}, {"width": "4", "layers": rows[::-1]}]}}
+    _, reader = read(switchable(found=found))
+    assert "Learned bits of all 2 layers at each width" in reader.text
+    assert f"Weights at 4 Input at 4 stem 8 8 3 {DASH}" in reader.text
+
+
 def test_widths_without_numbers_are_listed_with_dashes():
     settings = [{}, {"name": ["4"], "metrics": [], "cost": {"bitops": "many", "bytes": -1}}, {"name": None, "cost": 3}]
     page, reader = read(switchable(settings=settings))

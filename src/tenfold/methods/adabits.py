@@ -19,6 +19,7 @@ from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, Pass, register
 from tenfold.methods.sat import SAT, RescaledLayers
 from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits, survey_for
+from tenfold.methods.width_search import WidthSearch, fix_widths
 from tenfold.quant import (
     QuantProduct,
     Switch,
@@ -77,10 +78,18 @@ class AdaBits(Method):
     """How much the answers of the widest width teach the narrower ones; 0 is off, as in the paper."""
     calibration_batches: int = 20
     """Training batches that set the batch norms of widths that were not trained last ("direct" and the like)."""
+    search_share: float = 0.0
+    """Part of the training in which every layer learns its own bits at every width, under the BitOPs of the same bits
+    everywhere; then they are rounded within that limit and fixed. 0 is off, as in the paper."""
+    kappa: float = 5.0
+    """Of the search: the weight of the cost in the loss."""
+    bits_rate: float = 1.0
+    """Of the search: the learning rate of the bits over that of the weights."""
 
     _stage: int = field(default=0, init=False, repr=False)
     _trained: bool = field(default=False, init=False, repr=False)
     _taught: Tensor | None = field(default=None, init=False, repr=False)
+    _search: WidthSearch | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         try:
@@ -101,6 +110,13 @@ class AdaBits(Method):
         check_attention_products(self.attention_products, min(given), max(given))
         if self.distillation and self.training != "joint":
             raise UsageError(f"distillation needs all widths in each batch; training={self.training!r} has one.")
+        if not 0 <= self.search_share <= 1 or not self.kappa >= 0 or not self.bits_rate > 0:
+            raise UsageError(
+                f"search_share={self.search_share}, kappa={self.kappa}, bits_rate={self.bits_rate}: allowed are 0 to "
+                "1, 0 or more, and above 0."
+            )
+        if self.search_share and self.training != "joint":
+            raise UsageError(f"bits are learned at all widths in each batch; training={self.training!r} has one.")
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
         """Quantize all layers by the rules of SAT, and give each the widths of the list.
@@ -125,9 +141,24 @@ class AdaBits(Method):
         for name, part in quantized_parts(network):
             if isinstance(part, QuantProduct):
                 layers[name] = [(a, a) for _, a in self.widths]
-        return make_switchable(network, self.widths, layers, norms=self.norms, private_levels=self.private_levels).to(
-            example.device
-        )
+        network = make_switchable(network, self.widths, layers, norms=self.norms, private_levels=self.private_levels)
+        network.to(example.device)
+        if self.search_share:
+            self._search = WidthSearch(network, _switch(network), facts, example[:2], self.bits_rate)
+            network.to(example.device)
+        return network
+
+    def penalty(self, network: nn.Module) -> Tensor | None:
+        """The distance of each width's cost from its limit, while bits are learned."""
+        return None if self._search is None else self._search.penalty(self.kappa)
+
+    def status(self) -> dict[str, str]:
+        """The mean bits of weights at each width, where they are learned."""
+        return {} if self._search is None else self._search.status()
+
+    def report(self, network: nn.Module) -> dict[str, Any]:
+        """The bits of each layer at each width, where they are learned."""
+        return {} if self._search is None else {"widths": self._search.report()}
 
     def passes(self, network: nn.Module) -> Sequence[Pass]:
         """One pass at every width that trains now; after the training, at every width, the widest first."""
@@ -185,9 +216,14 @@ class AdaBits(Method):
             yield
 
     def step_end(self, run: Any) -> None:
-        """Go on to the next width where they train one after another; watch the clipping levels."""
+        """Go on to the next width where they train one after another, or with the search; watch the levels."""
         if run.step % run.steps_per_epoch == 0:
             self._watch_levels(run.network)
+        if self._search is not None and not self._search.frozen:
+            self._search.project()
+            if run.step >= round(self.search_share * run.total_steps):
+                self._search.freeze()
+                self.resumed(run)
         if self.training in ("joint", "direct"):
             return
         stage = min(run.step * len(self._order) // run.total_steps, len(self._order) - 1)
@@ -211,6 +247,11 @@ class AdaBits(Method):
         """Set the batch norms of the widths whose weights have changed since they trained; end at the widest width."""
         self._trained = True
         switch = _switch(network)
+        if self._search is not None:
+            if not self._search.frozen:
+                self._search.freeze()
+            self._search.freeze_twin(network)
+            fix_widths(network)
         if self.training != "joint":
             images = list(islice(batches, self.calibration_batches))
             last = self._order[-1]
@@ -224,12 +265,19 @@ class AdaBits(Method):
         return network
 
     def state_dict(self) -> dict[str, Any]:
-        """Which width trains, where one does after another."""
-        return {"stage": self._stage}
+        """Which width trains, where one does after another; the bits, where they were learned and fixed."""
+        return {"stage": self._stage, "bits": None if self._search is None else self._search.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self._stage = int(state["stage"])
+        if self._search is not None:
+            self._search.load_state_dict(state["bits"])
+
+    def resumed(self, run: Any) -> None:
+        """Fix the bits of the weight average where those of the network are fixed."""
+        if self._search is not None and self._search.frozen and run.average is not None:
+            self._search.freeze_twin(run.average.module)
 
     def to_dict(self) -> dict[str, Any]:
         """The kind and the options, as a recipe writes them."""

@@ -114,6 +114,9 @@ class Method:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
 
+    def resumed(self, run: Any) -> None:
+        """Called with a run that was restored, networks and methods: bring along what no state holds."""
+
     def to_dict(self) -> dict[str, Any]:
         """The kind and the options, as a recipe writes them."""
         return {"kind": self.name, **{one.name: getattr(self, one.name) for one in fields(self) if one.init}}

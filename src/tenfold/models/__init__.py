@@ -9,6 +9,7 @@ from tenfold.models import (  # noqa: F401 - importing a family registers its mo
     efficientnet_lite,
     mobilenet_v1,
     mobilenet_v2,
+    multires,
     preresnet,
     resnet,
     resnet_cifar,
@@ -25,6 +26,7 @@ from tenfold.models.classifier import FeatureInfo, FeatureStages, ImageClassifie
 from tenfold.models.deepvit import load_official_deepvit
 from tenfold.models.entry import ModelFacts
 from tenfold.models.feature_maps import FeatureMaps, feature_maps
+from tenfold.models.multires_names import load_official_multires, official_multires_names
 from tenfold.models.registry import facts, list_models, register
 from tenfold.models.segmenter import Segmenter, for_pixels
 from tenfold.models.weights import load_by_position, official_mobilenet_v2_name, read_checkpoint
@@ -48,9 +50,11 @@ __all__ = [
     "load_official_atomnas",
     "load_official_autonl",
     "load_official_deepvit",
+    "load_official_multires",
     "official_atomnas_names",
     "official_autonl_names",
     "official_mobilenet_v2_name",
+    "official_multires_names",
     "read_checkpoint",
     "read_official_blocks",
     "reattention",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tenfold.errors import UnknownNameError, UsageError
 from tenfold.quant.bits import BitPolicy
+from tenfold.quant.fractional import FractionalBits
 from tenfold.quant.quantizers import ActivationQuantizer
 from tenfold.quant.schemes import Bits, check_bits
 from tenfold.quant.swap import activation_quantizers, quantized_parts, quantizers_of
@@ -124,6 +125,40 @@ class SwitchedBits(BitPolicy):
     def extra_repr(self) -> str:
         """Shown in `print(network)`."""
         return ", ".join(map(str, self.choices))
+
+
+class SearchedBits(SwitchedBits):
+    """Bits that are learned for each position of a switch.
+
+    Args:
+        switch: shared with the rest of the network.
+        learned: of each position.
+    """
+
+    def __init__(self, switch: Switch, learned: Sequence[FractionalBits]) -> None:
+        BitPolicy.__init__(self)
+        self.switch = switch
+        self._learned = nn.ModuleList(learned)
+
+    @property
+    def learned(self) -> list[FractionalBits]:
+        """The learned bits of each position."""
+        return list(self._learned)  # type: ignore[arg-type]
+
+    @property
+    def choices(self) -> tuple[int, ...]:  # type: ignore[override]
+        """What the bits of each position are rounded or frozen to."""
+        return tuple(int(one.rounded()) for one in self.learned)
+
+    @property
+    def active(self) -> int | Tensor:
+        """The bits at the current position, learned or frozen."""
+        return self.learned[self.switch.position].active
+
+    @property
+    def bits(self) -> Bits:
+        """What they round to."""
+        return self.learned[self.switch.position].bits
 
 
 class SwitchableBatchNorm(nn.Module):

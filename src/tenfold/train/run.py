@@ -213,6 +213,8 @@ class Run:
                 self.average.module.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
+            for method in self.methods:
+                method.resumed(self)
         except (RuntimeError, ValueError, KeyError, UsageError) as error:
             raise CheckpointError(f"the checkpoint does not fit this network: {error}") from error
         for name in _POSITION:

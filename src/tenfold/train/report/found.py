@@ -153,6 +153,27 @@ def learned(report: Report) -> Learned | None:
     )
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Bits that AdaBits learned: the widths, and for each layer its name and (weight bits, input bits) at each."""
+
+    widths: Sequence[str]
+    layers: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+
+
+def mixed(report: Report) -> Mixed | None:
+    """The bits of each layer at each width, where AdaBits learned them."""
+    at_width = facts.rows(facts.table(facts.table(report.get("found")).get("adabits")).get("widths"))
+    layers = [
+        (
+            facts.name_of(rows[0].get("name")),
+            [(facts.number(row.get("w_bits")), facts.number(row.get("a_bits"))) for row in rows],
+        )
+        for rows in zip(*(facts.rows(one.get("layers")) for one in at_width), strict=False)
+    ]
+    return Mixed([facts.name_of(one.get("width")) for one in at_width], layers) if layers else None
+
+
 def mean(values: Sequence[float]) -> float:
     """The mean; NaN of nothing."""
     return sum(values) / len(values) if values else math.nan

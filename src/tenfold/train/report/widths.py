@@ -5,9 +5,9 @@ from __future__ import annotations
 from tenfold.train.report import facts, found, numbers
 from tenfold.train.report.charts import trade_chart
 from tenfold.train.report.facts import Report
-from tenfold.train.report.found import Setting
+from tenfold.train.report.found import Mixed, Setting
 from tenfold.train.report.markup import Html, tag
-from tenfold.train.report.parts import figure, section, table, table_row
+from tenfold.train.report.parts import details, figure, section, table, table_row
 
 
 def widths(report: Report) -> Html | None:
@@ -35,7 +35,22 @@ def widths(report: Report) -> Html | None:
         f"are against {reference.label}.",
         class_="quiet",
     )
-    return section("Bit-widths", note, tag("div", rows, drawing, class_="charts compact"))
+    parts = [note, tag("div", rows, drawing, class_="charts compact")]
+    if mixed := found.mixed(report):
+        parts.append(details(f"Learned bits of all {len(mixed.layers)} layers at each width", _mixed_table(mixed)))
+    return section("Bit-widths", *parts)
+
+
+def _mixed_table(mixed: Mixed) -> Html:
+    """A row for each layer, weights and input at each width."""
+    head = [("Layer", ""), *((f"{kind} at {width}", "num") for width in mixed.widths for kind in ("Weights", "Input"))]
+    return table(
+        head,
+        [
+            table_row([(name, ""), *((numbers.bit_word(bits), "num") for pair in pairs for bits in pair)])
+            for name, pairs in mixed.layers
+        ],
+    )
 
 
 def _row(one: Setting, reference: Setting) -> Html:
