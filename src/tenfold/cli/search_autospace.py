@@ -1,4 +1,4 @@
-"""`tenfold search`: find a network among many."""
+"""`tenfold search autospace`: evolve a space of cells, and find a network in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Group, Parameter
+from cyclopts import Group, Parameter
 
 from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.train_flags import TrainFlags, overrides
@@ -20,15 +20,12 @@ if TYPE_CHECKING:
     from tenfold.tasks import Task
     from tenfold.train import TrainConfig
 
-app = App(name="search", help="Find a network among many.", help_format="plaintext", result_action="return_value")
-
 _WHAT = Group("What to search", sort_key=1)
 _HOW = Group("How to go about it", sort_key=2)
 FOUND_RECIPE = "found.toml"
 """The recipe in a search's folder that trains what was found."""
 
 
-@app.command
 def autospace(
     *,
     data: Annotated[str | None, Parameter(group=_WHAT)] = None,

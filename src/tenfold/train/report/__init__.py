@@ -27,9 +27,9 @@ def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
             "predicted_bytes", "worst_steps", "top1_agreement", "top1") and "bench" (rows with "file", "engine",
             "median_ms", "spread_ms"), "settings" (AdaBits: a row for each bit-width with "name", "metrics", "cost") and
             "found" (by method; FracBits: "limits", "used", "offset", "layers", "trajectory"; AtomNAS: "quantity",
-            "limits", "cost", "blocks", "trajectory"; AutoNL: "limit", "macs", "sites", "trajectory"; AutoSpace: "limits",
-            "space", "chosen", "trajectory"), "pictures" (rows with "file", such as pictures/1.png beside the page, and
-            "caption"). What is missing is left out.
+            "limits", "cost", "blocks", "trajectory"; AutoNL: "limit", "macs", "sites", "trajectory"; AutoSpace:
+            "limits", "space", "chosen", "trajectory"), "pictures" (rows with "file", such as pictures/1.png beside the
+            page, and "caption"). What is missing is left out.
         path: the file to write, such as `RUN/report.html`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`tenfold search`: from data and a budget to a network that `fit` trains, quantizes and exports."""
+"""`tenfold search autospace`: from data and a budget to a network that `fit` trains, quantizes and exports."""
 
 import json
 
