@@ -25,6 +25,7 @@ _VERBS = (
     (_USE, "predict", "predict:predict", "Say what is on images, with an artifact or an ONNX file."),
     (_USE, "inpaint", "inpaint:inpaint", "Fill holes in a video, or remove what masks cover."),
     (_USE, "eval", "evaluate:evaluate", "Measure the accuracy of an artifact or an ONNX file."),
+    (_USE, "eval-tracks", "eval_tracks:eval_tracks", "Judge tracks of objects in videos, as YouTube-VIS does."),
     (_USE, "bench", "bench:bench", "Time exported files side by side in the installed runtimes."),
     (_LOOK, "profile", "profile:profile", "Count what a network costs: MACs, parameters, BitOPs, bytes."),
     (_LOOK, "analyze", "analyze:app", "Look into a network: do the blocks of a vision transformer repeat themselves?"),
