@@ -41,8 +41,8 @@ CASES = (
     ("learned bits, bytes of 4-bit weights, 1 epoch of training", (4, 8), EPOCHS, True),
 )
 LEARNING = {"start": "sensitivity", "kappa": 1.0, "search_share": 0.1}
-"""Ten steps do not teach bits anything, so they start where the answers need them. From the same bits everywhere, with a
-rate for the bits so high (3000) that ten steps move them, 58.4 % came out."""
+"""Ten steps do not teach bits anything, so they start where the answers need them. From the same bits everywhere, with
+a rate for the bits so high (3000) that ten steps move them, 58.4 % came out."""
 RATE, MOMENTUM = 1e-4, 0.001
 """Twenty steps on crops of 25 pictures must not replace the statistics of a whole training: with a rate of 1e-3 and a
 momentum of 0.1, 8 bits fell from 86.9 % to 84.4 %."""
