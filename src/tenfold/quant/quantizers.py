@@ -18,6 +18,7 @@ from tenfold.quant.operators import (
     quantize_activation,
     quantize_weight,
     round_weight,
+    squash,
     standard_deviation,
     weight_peak,
 )
@@ -74,7 +75,7 @@ class WeightQuantizer(nn.Module):
         whole = self._whole(weight)
         rows = whole.flatten(1) if self.layer.per_channel else whole.reshape(1, -1)
         # tanh is not monotonic to the last bit, so its maximum is sought among its values.
-        magnitude = (rows.float().tanh() if self.layer.clamp else rows).abs()
+        magnitude = (squash(rows) if self.layer.clamp else rows).abs()
         largest = rows.gather(1, magnitude.argmax(1, keepdim=True))
         self.pinned_peak = largest.view(-1, *[1] * (weight.dim() - 1)).clone()
         self.pinned_factor = factor

@@ -18,6 +18,7 @@ from tenfold.cost import Budget, Profile, interleaved, profile
 from tenfold.errors import BudgetError, DataError, UsageError
 from tenfold.export.artifact import write_artifact
 from tenfold.files import write_text, written_whole
+from tenfold.kernels.depthwise import native_depthwise
 from tenfold.methods import Method
 from tenfold.tasks import Picture, Task
 from tenfold.train import record
@@ -134,7 +135,7 @@ def fit(
             ) as journal,
             display.live(epochs=config.epochs, steps_per_epoch=steps_per_epoch, first_step=run.step),
         ):
-            with stop_requests(launched=world.size > 1) as stop:
+            with native_depthwise(run.network), stop_requests(launched=world.size > 1) as stop:
                 Loop(
                     run,
                     task,
