@@ -104,7 +104,8 @@ def why_simulated(layer: QuantLayer) -> str | None:
         return f"its {'weight' if w_bits == FLOAT_BITS else 'input'} is not quantized"
     if isinstance(layer, nn.Conv2d):
         if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-            return f"its padding is {layer.padding_mode if layer.padding_mode != 'zeros' else layer.padding!r}"
+            padding = layer.padding if layer.padding_mode == "zeros" else layer.padding_mode
+            return f"its padding is {padding!r}"
         if layer.groups > 1 and layer.in_channels // layer.groups < _FEW_CHANNELS:
             return "it is depthwise, and waits for memory rather than for arithmetic"
     return None
