@@ -56,14 +56,25 @@ def test_activations(name, two_sided, scheme, bits):
 
 
 @pytest.mark.parametrize("name", ["channels last", "contiguous", "a row", "with gaps", "half"])
-@pytest.mark.parametrize("clamp", [False, True])
 @pytest.mark.parametrize(("scheme", "bits"), [*itertools.product(SCHEMES, (2, 8)), ("original", FLOAT_BITS)])
-def test_weights(name, clamp, scheme, bits):
+def test_weights(name, scheme, bits):
     weight = SHAPES[name]
     for per_channel in (False, True):
-        got, twin = both(lambda p=per_channel: operators.quantize_weight(weight, bits, scheme, p, clamp))
-        assert_same(got, twin)
+        assert_same(*both(lambda p=per_channel: operators.quantize_weight(weight, bits, scheme, p, False)))
+        got, twin = both(lambda p=per_channel: operators.quantize_weight(weight, bits, scheme, p, True))
+        flipped = (got - twin).abs() > 2e-6  # where tanh differs by 3e-7 at the border of two levels
+        assert flipped.float().mean() < 1e-3
     assert_same(*both(lambda: operators.round_weight(weight.float().tanh(), bits, scheme)))
+
+
+def test_tanh_is_exact_enough_and_the_same_in_any_tensor():
+    values = torch.linspace(-12, 12, 100_001)
+    got = operators.squash(values)
+    torch.testing.assert_close(got, values.double().tanh().float(), rtol=4e-7, atol=1e-10)
+    assert got[0] == pytest.approx(-1, abs=3e-7)
+    assert got.abs().max() <= 1
+    assert torch.equal(operators.squash(values[5:70]), got[5:70])
+    assert operators.squash(torch.tensor([torch.nan])).isnan()
 
 
 @pytest.mark.parametrize("name", ["channels last", "contiguous", "a row"])
@@ -73,7 +84,7 @@ def test_gradients_of_weights(name, sign):
     weight[torch.unravel_index(torch.tensor([700, 1900]), weight.shape)] = 5 * sign  # two that are the largest
     gradient = torch.randn(weight.shape)
     got, twin = both(lambda: operators.quantize_weight_backward(gradient, weight, False))
-    torch.testing.assert_close(got, twin, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got, twin, rtol=1e-4, atol=2e-5)  # 1 - tanh^2 is small where tanh is not exact
     zeros, _ = both(lambda: operators.quantize_weight_backward(gradient, torch.zeros_like(weight), False))
     assert zeros.isfinite().any()
 

@@ -27,6 +27,7 @@ from tenfold.train.checkpoints import CheckpointFolder, Found, remove_leftovers
 from tenfold.train.config import TrainConfig
 from tenfold.train.display import Display
 from tenfold.train.distributed import World, broadcast_tensors, join_world, wait_for_all
+from tenfold.train.engine import choose_engine, engine_facts, engine_text
 from tenfold.train.evaluation import evaluate_passes
 from tenfold.train.interrupts import stop_requests
 from tenfold.train.journal import Journal
@@ -124,6 +125,8 @@ def fit(
         if found is not None and run.is_best and world.is_first:
             checkpoints.keep_best(found.path)  # the kill may have come just before this
         found = None  # frees the memory of its tensors
+        if text := engine_text(engine_facts(config, world.device, run.network)):
+            display.note(text)
         if world.is_first:
             write_text(run_dir / "config.json", _json(record.config_file(order, world)))
         with (
@@ -230,7 +233,7 @@ def _attach(network: nn.Module, order: Order, world: World, before: Profile) -> 
     network.to(world.device)
     if order.config.channels_last:
         network.to(memory_format=torch.channels_last)
-    return network
+    return quant.use_engine(network, choose_engine(order.config, world.device, network))
 
 
 def _calibrate(network: nn.Module, order: Order, world: World) -> None:
@@ -251,6 +254,8 @@ def _finish(
     world, task = run.world, order.task
     run.share_buffers()
     network = restore_batch_norm(run.evaluated)
+    engine = engine_facts(order.config, world.device, network)
+    quant.use_engine(network, None)  # what leaves is judged as it will be used
     for method in order.methods:
         network = method.finish(network, _training_images(order, world))
     network.eval()
@@ -275,6 +280,7 @@ def _finish(
         settings=settings,
         float_metrics=float_metrics,
         latency_ms=latency_ms,
+        engine=engine,
     )
     artifact = run_dir / "artifact.safetensors"
     if world.is_first:
