@@ -148,7 +148,7 @@ def integer_cifar10(record: dict[str, Any]) -> str:
         mean = f"{sum(top1) / len(top1):.2f}"
         rows.append([name, ", ".join(f"{one:.2f}" for one in top1), mean, f"{sum(run['seconds'] for run in runs):.0f}"])
     return (
-        f"Pre-activation ResNet-20, 16x16 images, {record['bits']} bits, {record['epochs']} epochs from the same start.\n\n"
+        f"Pre-activation ResNet-20, 16x16 images, {record['bits']} bits, {record['epochs']} epochs each.\n\n"
         + table(["", "top-1 % by seed", "mean", "seconds in all"], rows)
     )
 
