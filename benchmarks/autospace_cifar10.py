@@ -1,8 +1,8 @@
 """AutoSpace: networks found in an evolved space against those found in the hand-made one, at equal cost.
 
-The claim (arXiv 2103.11833): a space that was evolved holds better networks than the one that people drew. Both searches
-see the same images for the same number of steps and must keep the same limit on multiply-adds; what they find is trained
-anew, in the same way:
+The claim (arXiv 2103.11833): a space that was evolved holds better networks than the one that people drew. Both
+searches see the same images for the same number of steps and must keep the same limit on multiply-adds; what they find
+is trained anew, in the same way:
 
 - "evolved": rounds of evolution for half of the steps, then a network is chosen in the evolved space;
 - "hand-made": all of the steps choose a network among kernels of 3, 5, 7 and expansions of 3, 6, and whether a block is
@@ -12,8 +12,8 @@ anew, in the same way:
     python benchmarks/autospace_cifar10.py --data CIFAR_FOLDER      # some five hours on one core; resumable
     python benchmarks/autospace_cifar10.py --data CIFAR_FOLDER --try FOLDER   # minutes, to see that it works
 
-Every run is recorded in results/autospace_cifar10.json, with the seconds of the search; a step of the evolved search has
-other cells than one of the hand-made, so equal steps are not quite equal times.
+Every run is recorded in results/autospace_cifar10.json, with the seconds of the search: a step of the evolved search
+has other cells than one of the hand-made, so equal steps are not quite equal times.
 """
 
 from __future__ import annotations
