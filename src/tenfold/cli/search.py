@@ -11,6 +11,7 @@ _SEARCHES: tuple[tuple[str, str, str], ...] = (
         "search_autospace:autospace",
         "Evolve a space of cells and find a network in it that keeps a budget.",
     ),
+    ("measure", "search_measure:measure", "Train many candidates briefly, and keep a table of what each reached."),
 )
 
 app = App(name="search", help="Find a network among many candidates.", help_format="plaintext")

@@ -12,15 +12,21 @@ from tenfold.lazy import resolve
 
 if TYPE_CHECKING:
     from tenfold.search.autospace import AutoSpace as AutoSpace
+    from tenfold.search.candidates import CandidateSpace as CandidateSpace
     from tenfold.search.cell_space import CellSpace as CellSpace
     from tenfold.search.finding import FoundNetwork as FoundNetwork
     from tenfold.search.finding import read_space as read_space
     from tenfold.search.finding import search_autospace as search_autospace
+    from tenfold.search.measuring import TaskOrder as TaskOrder
+    from tenfold.search.measuring import measure as measure
 
 _HOMES: dict[str, str] = {
     "AutoSpace": "autospace",
+    "CandidateSpace": "candidates",
     "CellSpace": "cell_space",
     "FoundNetwork": "finding",
+    "TaskOrder": "measuring",
+    "measure": "measuring",
     "read_space": "finding",
     "search_autospace": "finding",
 }
