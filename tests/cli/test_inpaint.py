@@ -70,6 +70,21 @@ def test_empty_masks_leave_every_frame_as_it_was(tenfold, clip, tmp_path):
         )
 
 
+@pytest.mark.parametrize(("count", "size"), [(1, (48, 64)), (3, (17, 33)), (2, (47, 64))])
+def test_short_and_odd_videos(tenfold, tmp_path, count, size):
+    frames = np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    source = write_video(tmp_path / "clip.mp4", frames, exact=True)
+    mask = np.zeros(size, np.uint8)
+    mask[3:9, 4:12] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    words = ("inpaint", source, "--mask", tmp_path / "mask.png", "-o", tmp_path / "out.mp4", "--lossless", "--json")
+    outcome = tenfold(*words)
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["frames"] == count
+    for before, after in zip(frames_of(source), frames_of(tmp_path / "out.mp4"), strict=True):
+        np.testing.assert_array_equal(after[mask == 0], before[mask == 0])
+
+
 def test_one_picture_masks_all_frames_and_all_masked_is_allowed(tenfold, clip, tmp_path):
     Image.new("L", (64, 48), 1).save(tmp_path / "all.png")
     outcome = tenfold("inpaint", clip, "--mask", tmp_path / "all.png", "-o", tmp_path / "out", "--json")
@@ -121,6 +136,22 @@ def test_a_file_that_ends_in_the_middle_is_refused_or_used_as_far_as_it_goes(ten
     assert outcome.code == 0, outcome.err
     assert 0 < outcome.json["frames"] <= 40
     assert len(frames_of(tmp_path / "out.mp4")) == outcome.json["frames"]
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(40):
+        Image.new("L", (64, 48), 0).save(masks / f"{number}.png")
+    short = (
+        "inpaint",
+        tmp_path / "cut.mkv",
+        "--mask",
+        masks,
+        "-o",
+        tmp_path / "short.mp4",
+        "--json",
+        "--damage",
+        "skip",
+    )
+    assert tenfold(*short).json["frames"] == outcome.json["frames"]  # masks of the lost end are left over
 
 
 def test_what_is_there_is_not_overwritten_by_a_folder(tenfold, clip, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.clip_video import ClipMasks, PictureVideo, masked_frames, open_clip_video
+from tenfold.data.clip_video import ClipMasks, PictureVideo, masked_frames, open_clip_video, read_hole
 from tenfold.data.video import VideoReader
 from tenfold.errors import DataError, MissingDataError, UsageError
 from video_files import moving_square, write_video
@@ -102,6 +102,25 @@ def test_masks_of_another_size_are_named(folder, file, tmp_path):
             pairs(place, small)
     with pytest.raises(DataError, match=r"masks\.mp4 has 32 x 24 pixels"):
         pairs(folder, write_video(tmp_path / "masks.mp4", moving_square(4, 24, 32)))
+
+
+def test_masks_may_be_grey_coloured_transparent_or_jpeg(tmp_path):
+    values = np.zeros((16, 16), np.uint8)
+    values[4:8, 4:8] = 255
+    image = Image.fromarray(values)
+    image.save(tmp_path / "grey.png")
+    Image.fromarray((values > 0).astype(np.uint8)).save(tmp_path / "ones.png")
+    Image.fromarray(values > 0).save(tmp_path / "bits.png")
+    Image.fromarray(values.astype(np.uint16) * 3).save(tmp_path / "wide.png")
+    image.convert("P").save(tmp_path / "palette.png")
+    Image.merge("RGB", (image, Image.new("L", (16, 16)), Image.new("L", (16, 16)))).save(tmp_path / "red.png")
+    image.save(tmp_path / "lossy.jpg", quality=60)
+    Image.merge("LA", (Image.new("L", (16, 16), 255), image)).save(tmp_path / "transparent.png")
+    for path in sorted(tmp_path.iterdir()):
+        np.testing.assert_array_equal(read_hole(path), values > 0, err_msg=path.name)
+    (tmp_path / "broken.png").write_bytes((tmp_path / "grey.png").read_bytes()[:50])
+    with pytest.raises(DataError, match="broken"):
+        read_hole(tmp_path / "broken.png")
 
 
 def test_what_is_missing_is_said(file, folder, tmp_path):

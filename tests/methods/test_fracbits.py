@@ -354,3 +354,18 @@ def test_wrong_options_and_budgets_are_refused(images):
         FracBits(w_range=(4, 2))
     with pytest.raises(UnknownNameError, match="base of fracbits"):
         create("fracbits", base="satt")
+
+
+def test_bits_start_where_the_answers_need_them():
+    torch.manual_seed(0)
+    layers = [nn.Linear(32, 32, bias=False) for _ in range(4)]
+    with torch.no_grad():
+        layers[1].weight.copy_(layers[1].weight.sign() / 32)  # both values are levels of every grid
+    network = nn.Sequential(layers[0], layers[1], nn.ReLU(), layers[2], layers[3])
+    method = FracBits(like=4, base="trained", start="sensitivity", a_range=(8, 8))
+    budget = Budget(bytes=profile(network, (32,), bits=(4, 8)).size_bytes)
+    network = method.attach(network, budget, torch.randn(16, 32))
+    found = {name: layer.weight_quantizer.policy for name, layer in quantized_layers(network)}
+    assert float(found["1"].value.detach()) == 2 < float(found["3"].value.detach()) - 1
+    share = float(method._search.costs()["bytes"].detach()) / budget.bytes
+    assert 0.97 < share <= 1

@@ -10,9 +10,10 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tenfold.data.clips import Clip, numbered_pictures, open_clip
-from tenfold.data.masks import read_mask
+from tenfold.data.images import SUFFIXES, opened, turned_upright
 from tenfold.data.video import Damage, VideoFrame, VideoInfo, VideoReader, VideoSource
 from tenfold.errors import DataError, MissingDataError, UsageError
 
@@ -72,7 +73,8 @@ class ClipMasks:
     Args:
         place: see above; None takes the masks beside the frames of a clip in a folder.
         video: the frames.
-        damage: what to do where a video of masks is damaged; see VideoReader.
+        damage: what to do where a video of masks is damaged; see VideoReader. With "skip" there may be more masks than
+            frames, since those of a damaged video's lost end are left over.
 
     Raises:
         MissingDataError: if there are no masks, or a frame has none.
@@ -97,7 +99,7 @@ class ClipMasks:
                 raise MissingDataError(f"the folder {place} holds no masks (pictures such as 00000.png).")
             if isinstance(video, PictureVideo):
                 self._pictures = _named_as(video.clip, self._pictures, place)
-            elif self._frames is not None and len(self._pictures) != self._frames:
+            elif damage == "refuse" and self._frames is not None and len(self._pictures) != self._frames:
                 raise DataError(_wrong_number(len(self._pictures), self._frames, place))
         elif _is_picture(place):
             self._single = place
@@ -107,8 +109,8 @@ class ClipMasks:
                 self._stack.close()
                 raise DataError(_wrong_size(place, (self._video.info.height, self._video.info.width), self._size))
         self.place = place
-        self.is_counted = self._single is None
-        """Whether there is one mask for each frame, and not one for all."""
+        self.is_counted = self._single is None and damage == "refuse"
+        """Whether there must be just one mask for each frame."""
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +126,8 @@ class ClipMasks:
         """
         if self._by_name is not None:
             for index in range(len(self._by_name)):
-                yield self._by_name.read_mask(index) > 0
+                self._by_name.check_masked(index)
+                yield self._read(self._by_name.masks[index])
         elif self._single is not None:
             mask = self._read(self._single)
             while True:
@@ -137,10 +140,34 @@ class ClipMasks:
                 yield self._read(path)
 
     def _read(self, path: Path) -> NDArray[np.bool_]:
-        mask = read_mask(path)
+        mask = read_hole(path)
         if mask.shape != self._size:
             raise DataError(_wrong_size(path, mask.shape, self._size))
-        return mask > 0
+        return mask
+
+
+def read_hole(path: Path) -> NDArray[np.bool_]:
+    """What a picture marks, bool (H, W).
+
+    In pictures of one channel that keep every value everything but 0 counts, in a palette picture the numbers and not
+    the colours. In colours, and in JPEG, which changes values a little, light pixels count (128 and above in any
+    channel); transparent ones never do.
+
+    Raises:
+        MissingDataError: if there is no such file.
+        DataError: if it is damaged, too large, or no picture.
+    """
+    with opened(path, str(path)) as (image, orientation):
+        image.load()
+        exact = image.mode in {"1", "L", "P"} or image.mode.startswith("I")
+        seen = np.ones((image.height, image.width), np.bool_)
+        if not exact and image.has_transparency_data:
+            seen = np.asarray(image.convert("RGBA"))[..., 3] >= _HALF
+        if image.format == "JPEG" or not exact:
+            marked = np.asarray(image.convert("RGB")).max(-1) >= _HALF
+        else:
+            marked = np.asarray(image) != 0
+        return np.asarray(turned_upright(Image.fromarray(marked & seen), orientation))
 
 
 def masked_frames(video: VideoSource, masks: ClipMasks) -> Iterator[tuple[VideoFrame, NDArray[np.bool_]]]:
@@ -198,8 +225,6 @@ def _named_as(clip: Clip, pictures: list[Path], place: Path) -> list[Path]:
 
 
 def _is_picture(place: Path) -> bool:
-    from tenfold.data.images import SUFFIXES
-
     return place.suffix.lower() in SUFFIXES
 
 

@@ -73,14 +73,22 @@ class Clip:
             MissingDataError: if this frame has no mask.
             DataError: if the file cannot be read, or has another size than the first frame.
         """
+        self.check_masked(index)
+        mask = read_mask(self.masks[index])
+        self._check_size(self.masks[index], mask.shape, "mask")
+        return mask
+
+    def check_masked(self, index: int) -> None:
+        """See that a frame has a mask.
+
+        Raises:
+            MissingDataError: if not.
+        """
         if index not in self.masks:
             raise MissingDataError(
                 f"frame {index} of the clip {self.name!r} has no mask: {len(self.masks)} of its {len(self)} frames "
                 "have one. Add a mask of the same name as the frame."
             )
-        mask = read_mask(self.masks[index])
-        self._check_size(self.masks[index], mask.shape, "mask")
-        return mask
 
     def read(
         self, start: int, count: int, size: tuple[int, int] | None = None

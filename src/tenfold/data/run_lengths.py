@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.errors import DataError, ShapeError, TenfoldError, require
+from tenfold.errors import DataError, ShapeError, require
 
 _MOST_PIXELS = 80_000_000
 
@@ -46,38 +46,53 @@ def decode_mask(code: Mapping[str, Any] | Sequence[Sequence[float]], height: int
 
     Raises:
         DataError: if the code is of none of these forms, or of another size.
-        MissingExtraError: if it is polygons, and pycocotools is not installed.
+        MissingExtraError: if pycocotools is not installed.
     """
+    runs = run_lengths(packed_mask(code, height, width)["counts"])
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T.copy()
+
+
+def packed_mask(code: Mapping[str, Any] | Sequence[Sequence[float]], height: int, width: int) -> dict[str, Any]:
+    """As `decode_mask`, but as compressed run lengths, checked: pycocotools' functions may be called with them.
+
+    Returns:
+        `{"size": [H, W], "counts": bytes}`.
+    """
+    coder = require("pycocotools.mask", "video")
     if not 0 < height * width <= _MOST_PIXELS:
-        raise DataError(f"a mask of {width} x {height} pixels is not decoded; allowed are 1 to {_MOST_PIXELS:,}.")
+        raise DataError(
+            f"a mask of {width} x {height} pixels is not decoded; allowed are 1 to {_MOST_PIXELS:,} pixels."
+        )
     try:
         if isinstance(code, Mapping):
-            packed: Mapping[str, Any] = code
+            if [int(side) for side in code["size"]] != [height, width]:
+                raise DataError(f"a mask says that it is of {code['size']}, but its video is of {[height, width]}.")
+            counts = code["counts"]
+            packed = coder.frPyObjects(dict(code), height, width) if isinstance(counts, list) else dict(code)
         else:
-            coder = require("pycocotools.mask", "video")
             packed = coder.merge(coder.frPyObjects([list(one) for one in code], height, width))
-        size, counts = [int(side) for side in packed["size"]], packed["counts"]
-        if isinstance(counts, list):
-            runs = [int(run) for run in counts]
-        else:
-            runs = _runs(counts.encode("ascii") if isinstance(counts, str) else bytes(counts))
-    except TenfoldError:
+        text = packed["counts"]
+        text = text.encode("ascii") if isinstance(text, str) else bytes(text)
+        _check_length(text, height * width)
+    except DataError:
         raise
     except Exception as error:
         raise DataError(
             f"a mask cannot be decoded ({error}); needed are run lengths {{'size': [{height}, {width}], 'counts': text "
             "or list of numbers} or a list of polygons."
         ) from error
-    if size != [height, width]:
-        raise DataError(f"a mask says that it is of {size}, but its picture is of {[height, width]}.")
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise DataError(f"the runs of a mask hold {sum(runs):,} pixels, but it has {height * width:,}; it is damaged.")
-    seen = np.arange(len(runs)) % 2 == 1
-    return np.repeat(seen, runs).reshape(width, height).T.copy()
+    return {"size": [height, width], "counts": text}
 
 
-def _runs(text: bytes) -> list[int]:
-    """The run lengths in COCO's text: five bits a character, and runs from the fourth on as changes from two before."""
+def _check_length(text: bytes, pixels: int) -> None:
+    """Refuse runs that do not end with the mask: C code would leave the rest as it found it, write beyond, or hang."""
+    held = sum(run_lengths(text))
+    if held != pixels:
+        raise DataError(f"the runs of a mask hold {held:,} pixels, but it has {pixels:,}; the file is damaged.")
+
+
+def run_lengths(text: bytes) -> list[int]:
+    """Run lengths from COCO's text: five bits a character, each run from the third on as its change from two before."""
     runs: list[int] = []
     value = shift = 0
     for character in text:

@@ -18,6 +18,7 @@ from tenfold.methods.learned_bits import bit_numbers, checked_range, fix_all, le
 from tenfold.methods.method import Method, register
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
+from tenfold.methods.sensitivity import sensitive_start
 from tenfold.methods.uniform import survey_for, uniform_cost
 from tenfold.quant import (
     FLOAT_BITS,
@@ -27,6 +28,7 @@ from tenfold.quant import (
     QuantLayer,
     QuantPart,
     QuantProduct,
+    calibrate,
     channel_paths,
     pruned_kernels,
     quantized_layers,
@@ -70,8 +72,9 @@ class FracBits(Method):
     """Fewest and most bits of activations."""
     weight_bits: Grain = "layer"
     """Bits of weights for each "layer", or for each "kernel" (output channel)."""
-    start: float | None = None
-    """Bits to start from; None: those at which all layers together keep the budget, plus a half."""
+    start: float | Literal["sensitivity"] | None = None
+    """Bits to start from; None: those at which all layers together keep the budget, plus a half. "sensitivity", for a
+    network that is trained already: more for layers whose bits its answers need more, all together at the budget."""
     kappa: float = 5.0
     """Weight of the cost in the loss."""
     bits_rate: float = 1.0
@@ -123,6 +126,8 @@ class FracBits(Method):
             raise UsageError(f"search_share must be above 0 and at most 1; got {self.search_share}.")
         if not self.bits_rate > 0:
             raise UsageError(f"bits_rate must be above 0; got {self.bits_rate}.")
+        if isinstance(self.start, str) and self.start != "sensitivity":
+            raise UsageError(f'start must be a number of bits, or "sensitivity"; got {self.start!r}.')
         if not self.kappa >= 0:
             raise UsageError(f"kappa must be 0 or more; got {self.kappa}.")
         if self.like is not None and not 1 <= self.like <= 8:
@@ -151,12 +156,20 @@ class FracBits(Method):
         self._kept_limits = limits
         # What another method will remove, bits need not save.
         self._search = self._search_for(network, checked=not getattr(network, "shrinks", False))
-        start = self.start if self.start is not None else self._search.uniform_start() + _ABOVE_TARGET
-        with torch.no_grad():
-            for policy in self._search.policies:
-                policy.value.fill_(min(max(start, policy.low), policy.high))
+        self._start(network, example)
         self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}
         return network
+
+    @torch.no_grad()
+    def _start(self, network: nn.Module, example: Tensor) -> None:
+        if self.start == "sensitivity":
+            calibrate(network, [example], norms=False)
+            for policy, bits in sensitive_start(network, self._search, example).items():
+                policy.value.copy_(bits)
+            return
+        start = self._search.uniform_start() + _ABOVE_TARGET if self.start is None else self.start
+        for policy in self._search.policies:
+            policy.value.fill_(min(max(start, policy.low), policy.high))
 
     def _find_parts(self, network: nn.Module) -> None:
         self._layers = dict(quantized_layers(network))

@@ -7,20 +7,18 @@ the motion behind the holes better: that is where most of a second pass's gain c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.video.flow import FlowEstimator, PairFlow, near_hole, pair_flow, smoothed
-from tenfold.video.propagation import NOT_FOUND, Hole, Link, Sources, follow, link, mix, read_colours
+from tenfold.video.propagation import NOT_FOUND, Hole, Link, Pictures, Sources, copied_colours, follow, link
+from tenfold.video.seams import corrected, seam_correction
 
 SECOND_RIM = 2
 """Pixels around what was not found in the first pass that are not trusted in the second."""
-
-Pictures = Mapping[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]]
-"""Frames with their holes, by number."""
 
 
 @dataclass(eq=False)
@@ -36,6 +34,7 @@ class Draft:
         unknown: where its flow is not to be trusted, bool (H, W).
         before: sources among earlier frames.
         after: sources among later frames.
+        correction: what was added to copies so that they meet what is around them, float32 (3, H, W).
         flow_to_next: where it was asked for.
     """
 
@@ -47,6 +46,7 @@ class Draft:
     unknown: NDArray[np.bool_]
     before: Sources
     after: Sources
+    correction: NDArray[np.float32] | None = None
     to_next: Link | None = None
     flow_to_next: PairFlow | None = None
 
@@ -83,15 +83,14 @@ class Copying:
         self._estimator, self._reach, self._hop = estimator, reach, hop
         self._margin, self._keep_flow = margin, keep_flow
         self._waiting: deque[Draft] = deque()
-        self._past: deque[Draft] = deque()
+        self._past: dict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = {}
         self._shown: NDArray[np.uint8] | None = None
 
     def push(self, draft: Draft) -> Iterator[Draft]:
         """Take the next frame of the scene; yield those that are done."""
-        last = self._waiting[-1] if self._waiting else self._past[-1] if self._past else None
         shown = smoothed(draft.picture, draft.rest)
-        if last is not None and self._shown is not None:
-            self._connect(last, self._shown, draft, shown)
+        if self._waiting and self._shown is not None:  # some always wait, until the scene ends
+            self._connect(self._waiting[-1], self._shown, draft, shown)
         self._shown = shown
         self._waiting.append(draft)
         if len(self._waiting) >= self._hop + self._reach:
@@ -143,46 +142,28 @@ class Copying:
             draft, later = drafts[at], drafts[at + 1]
             if draft.to_next is not None:
                 draft.after = self._near(draft, follow(draft.to_next, later.hole, later.after, later.number))
-        pictures = {one.number: (one.small, one.hole.mask) for one in (*self._past, *drafts)}
+        pictures = self._past | {one.number: (one.small, one.hole.mask) for one in drafts}
         for draft in drafts[:count]:
             if len(draft.hole):
-                colours, got = copied_colours(draft.number, draft.before, draft.after, pictures)
-                draft.picture, draft.rest = draft.small.copy(), draft.hole.mask.copy()
-                draft.picture[draft.hole.rows[got], draft.hole.columns[got]] = colours[got]
-                draft.rest[draft.hole.rows[got], draft.hole.columns[got]] = False
+                self._copy(draft, pictures)
             self._waiting.popleft()
-            self._past.append(draft)
+            self._past[draft.number] = pictures[draft.number]
             yield draft
-        while self._past and self._past[0].number < self._past[-1].number + 1 - self._reach:
-            self._past.popleft()
+        for number in [number for number in self._past if number <= max(self._past) - self._reach]:
+            del self._past[number]
+
+    @staticmethod
+    def _copy(draft: Draft, pictures: Pictures) -> None:
+        """Read the colours of a hole from where they were found."""
+        sources = (draft.before, draft.after, pictures)
+        colours, got = copied_colours(draft.number, *sources)
+        draft.correction = seam_correction(draft.number, draft.small, draft.hole, *sources)
+        place = (draft.hole.rows[got], draft.hole.columns[got])
+        draft.picture, draft.rest = draft.small.copy(), draft.hole.mask.copy()
+        draft.picture[place] = corrected(colours[got], draft.correction[:, place[0], place[1]])
+        draft.rest[place] = False
 
     def _near(self, draft: Draft, sources: Sources) -> Sources:
         """Without sources out of reach."""
         near = np.abs(sources.frame - draft.number) <= self._reach
         return Sources(np.where(near, sources.frame, NOT_FOUND), sources.place)
-
-
-def copied_colours(
-    number: int, before: Sources, after: Sources, pictures: Pictures
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Colours of a hole's pixels from both directions.
-
-    Args:
-        number: of the frame.
-        before: sources among earlier frames.
-        after: sources among later frames.
-        pictures: all frames that sources name.
-
-    Returns:
-        uint8 (N, 3), and where there are any, bool (N,).
-    """
-    total, weight = np.zeros((len(before.frame), 3), np.float32), np.zeros(len(before.frame), np.float32)
-    for sources, share in zip((before, after), mix(number, before, after), strict=True):
-        for source in np.unique(sources.frame[sources.found]).tolist():
-            at = np.flatnonzero(sources.frame == source)
-            colours, seen = read_colours(*pictures[source], sources.place[:, at])
-            part = share[at] * seen
-            total[at] += colours * part[:, None]
-            weight[at] += part
-    got = weight > 0
-    return np.rint(total / np.where(got, weight, 1)[:, None]).astype(np.uint8), got

@@ -84,10 +84,14 @@ class SmoothFilling:
             if lost[at]:
                 frames[row] = _between(window, lost, at)
             elif window.rest[at].any():
-                values = np.moveaxis(window.frames[at], -1, 0).astype(np.float32)
-                filled = harmonic_fill(values, window.rest[at], _COLOUR_TOLERANCE)
-                frames[row] = np.moveaxis(np.clip(np.rint(filled), 0, 255), 0, -1)
+                frames[row] = filled_smoothly(window.frames[at], window.rest[at])
         return Filled(frames, np.zeros_like(window.rest[: len(frames)]))
+
+
+def filled_smoothly(frame: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A frame (H, W, 3) with its hole filled as smoothly as can be."""
+    filled = harmonic_fill(np.moveaxis(frame, -1, 0).astype(np.float32), hole, _COLOUR_TOLERANCE)
+    return np.ascontiguousarray(np.moveaxis(np.clip(np.rint(filled), 0, 255), 0, -1).astype(np.uint8))
 
 
 def _between(window: Window, lost: NDArray[np.bool_], at: int) -> NDArray[np.uint8]:
@@ -97,11 +101,8 @@ def _between(window: Window, lost: NDArray[np.bool_], at: int) -> NDArray[np.uin
     ends = [*before[-1:], *after[:1]]
     if not ends:
         return np.full(window.frames.shape[1:], 128, np.uint8)
-    whole = []
-    for end in ends:
-        values = np.moveaxis(window.frames[end], -1, 0).astype(np.float32)
-        whole.append(np.moveaxis(harmonic_fill(values, window.rest[end], _COLOUR_TOLERANCE), 0, -1))
+    whole = [filled_smoothly(window.frames[end], window.rest[end]) for end in ends]
     if len(ends) == 1:
-        return np.rint(whole[0]).astype(np.uint8)
+        return whole[0]
     part = (at - ends[0]) / (ends[1] - ends[0])
     return np.rint((1 - part) * whole[0] + part * whole[1]).astype(np.uint8)

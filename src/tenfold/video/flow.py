@@ -27,8 +27,8 @@ DIS_PRESETS = ("ultrafast", "fast", "medium")
 RAFT_NETWORKS = ("raft_small", "raft_large")
 _DIS_LEAST_SIDE = 16
 _RAFT_MULTIPLE, _RAFT_LEAST_SIDE = 8, 128
-_FLOW_TOLERANCE = 1e-2
-_COLOUR_TOLERANCE = 0.5
+_FLOW_TOLERANCE = 3e-2
+_COLOUR_TOLERANCE = 2.0
 
 
 class FlowEstimator(Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import ShapeError
 
-_NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _MOST_STEPS = 2000
 
 
@@ -45,32 +46,25 @@ def harmonic_fill(values: NDArray[np.float32], hole: NDArray[np.bool_], toleranc
 
 def _solve(values: NDArray[np.float32], hole: NDArray[np.bool_], tolerance: float) -> NDArray[np.float32]:
     """Values (C, H, W), 0 in the hole, with the hole filled."""
-    place = np.flatnonzero(hole)
-    neighbours, degree = _graph(hole, place)
-    flat = values.reshape(len(values), -1)
-    # What the known neighbours of each unknown add up to, (C, N).
-    known = np.zeros((len(values), len(place)), np.float32)
-    for side in range(4):
-        inside = neighbours[side] >= 0
-        known[:, inside] += flat[:, neighbours[side, inside]]
-    number = np.full(hole.size + 1, len(place))  # the last stands for known and absent neighbours
-    number[place] = np.arange(len(place))
-    links = number[neighbours]  # -1 points to that last one
-    solution = _start(values, hole, tolerance).reshape(len(values), -1)[:, place].astype(np.float32)
-    filled = values.copy()
-    filled.reshape(len(values), -1)[:, place] = _conjugate_gradients(links, degree, known, solution, tolerance)
-    return filled
-
-
-def _graph(hole: NDArray[np.bool_], place: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Flat positions of the four neighbours of each unknown, (4, N), -1 beyond the border; and their number, (N,)."""
     height, width = hole.shape
-    row, column = np.divmod(place, width)
-    neighbours = np.full((4, len(place)), -1)
-    for side, (down, right) in enumerate(_NEIGHBOURS):
-        inside = (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
-        neighbours[side, inside] = place[inside] + down * width + right
-    return neighbours, (neighbours >= 0).sum(0).astype(np.float32)
+    row, column = np.nonzero(hole)
+    # With a border of zeros every pixel has four neighbours, and those beyond the image add nothing.
+    place = (row + 1) * (width + 2) + column + 1
+    sides = [place + step for step in (-1, 1, -width - 2, width + 2)]
+    padded = np.zeros((len(values), height + 2, width + 2), np.float32)
+    padded[:, 1:-1, 1:-1] = values
+    flat = padded.reshape(len(values), -1)
+    inside = np.zeros((height + 2, width + 2), np.float32)
+    inside[1:-1, 1:-1] = 1
+    degree = sum(inside.take(side) for side in sides)
+    known = sum(flat.take(side, 1) for side in sides)  # what the known neighbours add up to, (C, N)
+    number = np.full(flat.shape[1], len(place))  # the last stands for all that is not unknown
+    number[place] = np.arange(len(place))
+    links = [number.take(side) for side in sides]
+    start = _start(values, hole, tolerance)[:, row, column].astype(np.float32)
+    filled = values.copy()
+    filled[:, row, column] = _conjugate_gradients(links, degree, known, start, tolerance)
+    return filled
 
 
 def _start(values: NDArray[np.float32], hole: NDArray[np.bool_], tolerance: float) -> NDArray[np.float32]:
@@ -102,7 +96,7 @@ def _doubled(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 
 
 def _conjugate_gradients(
-    links: NDArray[np.int64],
+    links: Sequence[NDArray[np.int64]],
     degree: NDArray[np.float32],
     known: NDArray[np.float32],
     solution: NDArray[np.float32],

@@ -18,12 +18,13 @@ from PIL import Image
 from tenfold.data.clips import resized
 from tenfold.data.holes import dilated
 from tenfold.errors import ShapeError, UsageError
-from tenfold.video.copying import Copying, Draft, copied_colours
+from tenfold.video.copying import Copying, Draft
 from tenfold.video.filling import Filling, SmoothFilling, Window
 from tenfold.video.flow import DisFlow, FlowEstimator, sample
-from tenfold.video.propagation import Sources, mix
+from tenfold.video.propagation import Sources, copied_colours, mix
 from tenfold.video.provenance import FAR, encode
 from tenfold.video.scene_cuts import CutDetector
+from tenfold.video.seams import corrected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +289,8 @@ class InpaintSession:
         else:
             pictures = {number: (one.frame, one.mask) for number, one in self._frames.items()}
             colours, got = copied_colours(draft.number, before, after, pictures)
+            if draft.correction is not None:
+                colours = corrected(colours, sample(draft.correction, place))
             made = ~got | changed
             values = np.moveaxis(picture, -1, 0).astype(np.float32)
             colours[made] = np.rint(sample(values, place[:, made])).T

@@ -9,6 +9,7 @@ the provenance of every copied pixel. The work is proportional to the pixels in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from tenfold.video.flow import Flow, sample, within
 
 NOT_FOUND = -1
 """Stands for "no frame"."""
+
+Pictures = Mapping[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]]
+"""Frames with their holes, by number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,3 +182,29 @@ def mix(number: int, before: Sources, after: Sources) -> tuple[NDArray[np.float3
     ]
     total = np.maximum(weights[0] + weights[1], 1e-9)
     return weights[0] / total, weights[1] / total
+
+
+def copied_colours(
+    number: int, before: Sources, after: Sources, pictures: Pictures
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Colours of a hole's pixels from both directions.
+
+    Args:
+        number: of the frame.
+        before: sources among earlier frames.
+        after: sources among later frames.
+        pictures: all frames that sources name.
+
+    Returns:
+        uint8 (N, 3), and where there are any, bool (N,).
+    """
+    total, weight = np.zeros((len(before.frame), 3), np.float32), np.zeros(len(before.frame), np.float32)
+    for sources, share in zip((before, after), mix(number, before, after), strict=True):
+        for source in np.unique(sources.frame[sources.found]).tolist():
+            at = np.flatnonzero(sources.frame == source)
+            colours, seen = read_colours(*pictures[source], sources.place[:, at])
+            part = share[at] * seen
+            total[at] += colours * part[:, None]
+            weight[at] += part
+    got = weight > 0
+    return np.rint(total / np.where(got, weight, 1)[:, None]).astype(np.uint8), got
