@@ -40,7 +40,7 @@ def test_polygons_are_filled():
     ("code", "message"),
     [
         ({"size": [2, 3], "counts": [1, 2]}, "hold 3 pixels, but it has 6"),
-        ({"size": [2, 3], "counts": [8, -2]}, "the file is damaged"),
+        ({"size": [2, 3], "counts": [8, -2]}, "cannot be decoded"),
         ({"size": [3, 2], "counts": [6]}, r"says that it is of \[3, 2\], but its video is of \[2, 3\]"),
         ({"size": [2, 3], "counts": " "}, "holds ' ', which run lengths do not"),
         ({"size": [2, 3], "counts": "P"}, "ends inside a run"),
