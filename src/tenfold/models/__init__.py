@@ -3,6 +3,7 @@
 from tenfold.models import (  # noqa: F401 - importing a family registers its models
     atomnas,
     autonl,
+    autospace,
     convnet,
     deepvit_variants,
     efficientnet_lite,
@@ -20,6 +21,7 @@ from tenfold.models.architecture import Architecture, build
 from tenfold.models.atomnas_names import load_official_atomnas, official_atomnas_names
 from tenfold.models.autonl_names import load_official_autonl, official_autonl_names
 from tenfold.models.autonl_text import read_official_blocks
+from tenfold.models.autospace_space import LEARNED_SPACE
 from tenfold.models.classifier import FeatureInfo, FeatureStages, ImageClassifier
 from tenfold.models.deepvit import load_official_deepvit
 from tenfold.models.entry import ModelFacts
@@ -31,6 +33,7 @@ from tenfold.models.weights import load_by_position, official_mobilenet_v2_name,
 from tenfold.models.with_reattention import reattention
 
 __all__ = [
+    "LEARNED_SPACE",
     "Architecture",
     "FeatureInfo",
     "FeatureMaps",

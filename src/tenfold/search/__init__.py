@@ -11,9 +11,25 @@ from typing import TYPE_CHECKING, Any
 from tenfold.lazy import resolve
 
 if TYPE_CHECKING:
-    pass
+    from tenfold.search.autospace import AutoSpace as AutoSpace
+    from tenfold.search.candidates import CandidateSpace as CandidateSpace
+    from tenfold.search.cell_space import CellSpace as CellSpace
+    from tenfold.search.finding import FoundNetwork as FoundNetwork
+    from tenfold.search.finding import read_space as read_space
+    from tenfold.search.finding import search_autospace as search_autospace
+    from tenfold.search.measuring import TaskOrder as TaskOrder
+    from tenfold.search.measuring import measure as measure
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "AutoSpace": "autospace",
+    "CandidateSpace": "candidates",
+    "CellSpace": "cell_space",
+    "FoundNetwork": "finding",
+    "TaskOrder": "measuring",
+    "measure": "measuring",
+    "read_space": "finding",
+    "search_autospace": "finding",
+}
 
 __all__ = sorted(_HOMES)
 
