@@ -8,10 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from sines import sine_state
-from tenfold.errors import UsageError
-from tenfold.search.code_spaces import MULTIRES, NAS_BENCH_201
+from tenfold.search.code_spaces import MULTIRES
 from tenfold.search.predictor_network import PredictorNetwork
-from tenfold.search.propagation import Standard, propagate, winner_takes_all
+from tenfold.search.propagation import Standard, propagate
 
 TRAINED = ("seg", "cls-50-1000", "video")
 
@@ -50,7 +49,9 @@ def _agrees(path, network, stats, trajectory, tolerance):
         on_edge = np.abs(near - MULTIRES.steps / 2) < 1e-3
         assert (path.codes[step, 0] == expected["rounded"])[~on_edge].all()
         with torch.no_grad():
-            answers = network(((torch.from_numpy(point).float() - standard.mean) / standard.std)[None])[0, 0] * std + mean
+            answers = (
+                network(((torch.from_numpy(point).float() - standard.mean) / standard.std)[None])[0, 0] * std + mean
+            )
         np.testing.assert_allclose(answers, expected["pred_continuous"], rtol=tolerance, atol=tolerance)
 
 
@@ -71,8 +72,13 @@ def test_editing_follows_the_official_trajectory(shared, case):
     settings = facts["cases"][case]
     alpha = settings["alpha"] if settings["use_flops"] else 0.0
     path = propagate(
-        _objective(network, alpha), MULTIRES, settings["start"], _standard(facts["stats_seg_all_rows"]),
-        lr=settings["lr"], iterations=settings["iters"] - 1, dtype=torch.float32,
+        _objective(network, alpha),
+        MULTIRES,
+        settings["start"],
+        _standard(facts["stats_seg_all_rows"]),
+        lr=settings["lr"],
+        iterations=settings["iters"] - 1,
+        dtype=torch.float32,
     )
     _agrees(path, network, facts["stats_seg_all_rows"], settings["trajectory"], 1e-4)
 
@@ -84,7 +90,12 @@ def test_editing_by_a_trained_predictor_follows_the_official_trajectory(shared, 
     network.load_official([load_file(shared / f"reference/ncp/predictor_{task}_seed233.safetensors")])
     settings = facts["settings"]
     path = propagate(
-        _objective(network, settings["alpha"]), MULTIRES, facts["trajectory"][0]["rounded"], _standard(facts["stats"]),
-        lr=settings["lr"], iterations=settings["iters"] - 1, dtype=torch.float32,
+        _objective(network, settings["alpha"]),
+        MULTIRES,
+        facts["trajectory"][0]["rounded"],
+        _standard(facts["stats"]),
+        lr=settings["lr"],
+        iterations=settings["iters"] - 1,
+        dtype=torch.float32,
     )
     _agrees(path, network, facts["stats"], facts["trajectory"], 1e-4)

@@ -11,6 +11,11 @@ _SEARCHES: tuple[tuple[str, str, str], ...] = (
         "search_autospace:autospace",
         "Evolve a space of cells and find a network in it that keeps a budget.",
     ),
+    (
+        "ncp",
+        "search_ncp:ncp",
+        "Propagate network codes towards targets, learning from a table of candidates.",
+    ),
     ("measure", "search_measure:measure", "Train many candidates briefly, and keep a table of what each reached."),
 )
 

@@ -59,7 +59,9 @@ def check_budget(space: CodeSpace, costs: CodeCosts, budget: Budget) -> None:
     """
     limits = budget.to_dict()
     if limits and space is not MULTIRES:
-        raise UsageError(f"the cost of a code is known in the space multires only, not in {space.name}. Leave --budget.")
+        raise UsageError(
+            f"the cost of a code is known in the space multires only, not in {space.name}. Leave --budget."
+        )
     if other := limits.keys() - set(_COUNTED):
         raise UsageError(
             f"--budget {', '.join(sorted(other))}: of a code only {' and '.join(_COUNTED)} are counted. "

@@ -1,11 +1,13 @@
 """What a predictor may want to know of a multi-resolution code beside its 27 numbers: sizes that multiply, and costs.
 
-Trees split on one number at a time and smooth kernels measure distances, but what a branch is worth grows with products:
-how many units it has in all, how many multiply-adds. Stated as logarithms, such products are sums. All of it is
-differentiable, so that gradients reach the code through it.
+Trees split on one number at a time and smooth kernels measure distances, but what a branch is worth grows with
+products: how many units it has in all, how many multiply-adds. Stated as logarithms, such products are sums. All of it
+is differentiable, so that gradients reach the code through it.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,8 +36,8 @@ def size_features(points: Tensor) -> Tensor:
         points: codes (N, 27), also between those of the grid.
 
     Returns:
-        (N, 50): three columns for each of ten branches, four sums of channels, six depths, the cost in multiply-adds and
-        parameters, and eight shares of the stem, the head and the finest branches.
+        (N, 50): three columns for each of ten branches, four sums of channels, six depths, the cost in multiply-adds
+        and parameters, and eight shares of the stem, the head and the finest branches.
     """
     columns = list(points.unbind(1))
     (first, second), stages, head = split_code(columns)
@@ -54,5 +56,5 @@ def size_features(points: Tensor) -> Tensor:
     found += [torch.log2(first * second), torch.log2(sums[-1] / head), torch.log2(sums[-1] * head)]
     found += [torch.log2(torch.stack([first, second, stages[0].channels[0]]).amin(0))]
     found += [torch.log2(torch.stack(list(stages[-1].channels)).amin(0))]
-    found += [torch.log2(one.channels[0] / two.channels[0]) for one, two in zip(stages, stages[1:], strict=False)]
+    found += [torch.log2(one.channels[0] / two.channels[0]) for one, two in pairwise(stages)]
     return torch.stack(found, 1)

@@ -67,8 +67,9 @@ class GaussianProcess(nn.Module):
 
     def _start(self, dtype: torch.dtype) -> None:
         # A length of 1.5 root K in K standardised columns: points at the usual distance are half alike.
-        lengths = [torch.full((view.shape[1],), -math.log(1.5 * math.sqrt(view.shape[1])), dtype=dtype)
-                   for view in self._rows]
+        lengths = [
+            torch.full((view.shape[1],), -math.log(1.5 * math.sqrt(view.shape[1])), dtype=dtype) for view in self._rows
+        ]
         self._log_scales = nn.ParameterList(lengths)
         self._log_amplitudes = nn.Parameter(torch.zeros(len(self._rows), dtype=dtype))
         self._log_slopes = nn.Parameter(torch.full((self._rows[0].shape[1],), -math.log(27) / 2, dtype=dtype))

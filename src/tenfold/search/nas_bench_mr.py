@@ -49,9 +49,9 @@ def fetch_nas_bench_mr(folder: str | Path, tasks: Sequence[str] = TASKS) -> list
             continue
         address = f"{_ADDRESS}/{task}/trainval.pkl"
         try:
-            with urllib.request.urlopen(address, timeout=60) as answer, written_whole(path) as part:  # noqa: S310 - https
-                with part.open("wb") as file:
-                    shutil.copyfileobj(answer, file)
+            answer = urllib.request.urlopen(address, timeout=60)  # noqa: S310 - https
+            with answer, written_whole(path) as part, part.open("wb") as file:
+                shutil.copyfileobj(answer, file)
         except URLError as error:
             raise MissingDataError(
                 f"could not fetch {address}: {error.reason}. Put the file at {path} yourself, and call again."

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from tenfold.cost import Budget
 from tenfold.errors import CheckpointError, UsageError
-from tenfold.files import written_whole, write_text
+from tenfold.files import write_text, written_whole
 from tenfold.models import Architecture
 from tenfold.search.code_costs import CodeCosts, check_budget, within_budget
 from tenfold.search.code_spaces import MULTIRES, Codes
@@ -222,7 +222,8 @@ def search_ncp(
         budget: of multiply-adds and parameters; never exceeded.
         costs: image and classes by which the budget is counted.
         config: how to search.
-        starts: further codes to start from, such as the network that is used today, or what another task's search found.
+        starts: further codes to start from, such as the network that is used today, or what another task's search
+            found.
         rows: of the table to learn from and to start from; default: all.
         run_dir: keeps what is done; a search that was killed goes on from there, to the same result.
         notice: is told what happens, in a few words.
@@ -320,9 +321,7 @@ class _Search:
             values = {} if row is None else {name: float(table.column(name)[row]) for name in estimate}
             cost = {name: int(value) for name, value in self._costs.of(plain).items()} if self._has_cost else {}
             measured = {name: value for name, value in values.items() if np.isfinite(value)}
-            found.append(
-                FoundCode(code=plain, score=float(score), estimates=estimate, costs=cost, measured=measured)
-            )
+            found.append(FoundCode(code=plain, score=float(score), estimates=estimate, costs=cost, measured=measured))
         return found
 
     def _objective(self, x: Tensor, cost_weight: float) -> Tensor:
@@ -413,7 +412,9 @@ def _claim(run_dir: Path, settings: dict[str, Any]) -> None:
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Give another folder (--out), or delete this one.") from error
+        raise CheckpointError(
+            f"{path} is damaged ({error}). Give another folder (--out), or delete this one."
+        ) from error
     if earlier != settings:
         differs = [name for name in settings if not isinstance(earlier, dict) or earlier.get(name) != settings[name]]
         raise CheckpointError(

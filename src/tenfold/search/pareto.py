@@ -17,8 +17,9 @@ def pareto_front(costs: NDArray[np.generic], scores: NDArray[np.generic]) -> NDA
         >>> pareto_front(np.array([1, 2, 2, 3]), np.array([5, 4, 6, 6])).tolist()
         [0, 2]
     """
-    front, best = [], -np.inf
-    for at in np.lexsort((-scores, costs)):
+    front: list[int] = []
+    best = -np.inf
+    for at in np.lexsort((np.negative(scores), costs)):
         if scores[at] > best:
             front.append(int(at))
             best = float(scores[at])

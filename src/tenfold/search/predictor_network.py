@@ -50,8 +50,10 @@ class _Norms(nn.Module):
         """(members, N, width) to the same shape."""
         members, _, width = x.shape
         flat = x.transpose(0, 1).flatten(1)  # (N, members * width): every member has columns of its own
-        own = (one.reshape(-1) for one in (self.running_mean, self.running_var, self.weight, self.bias))
-        y = F.batch_norm(flat, *own, training=self.training, momentum=0.1, eps=1e-5)
+        mean, var, weight, bias = (
+            one.reshape(-1) for one in (self.running_mean, self.running_var, self.weight, self.bias)
+        )
+        y = F.batch_norm(flat, mean, var, weight, bias, training=self.training, momentum=0.1, eps=1e-5)
         return y.unflatten(1, (members, width)).transpose(0, 1)
 
 
@@ -115,8 +117,8 @@ class PredictorNetwork(nn.Module):
         ]
         if wrong:
             raise UsageError(
-                f"the weights do not fit the predictor: {', '.join(wrong[:3])}, {len(wrong)} in all, are missing or have "
-                "another shape. Give it the heads that they were trained with."
+                f"the weights do not fit the predictor: {', '.join(wrong[:3])}, {len(wrong)} in all, are missing or "
+                "have another shape. Give it the heads that they were trained with."
             )
         self.load_state_dict({name: torch.stack([state[name] for state in states]) for name in own})
 
@@ -134,8 +136,8 @@ def train_predictor(
 ) -> None:
     """Train by the authors' recipe: Adam, one cycle of the learning rate, smooth L1 on all standardised outputs.
 
-    The authors keep the epoch that was best on the validation rows; here the last one stays, since choosing by rows that
-    one reports on flatters the report.
+    The authors keep the epoch that was best on the validation rows; here the last one stays, since choosing by rows
+    that one reports on flatters the report.
 
     Source: arXiv 2103.13253, official code (ncp.md section 5).
 

@@ -185,7 +185,8 @@ class GpPredictor(Predictor):
 class BoostingPredictor(Predictor):
     """Gradient-boosted trees, over a code and for multi-resolution codes what follows from it.
 
-    The deviation is that of a fifth of the rows, held out in a trial, the same for all codes: trees say nothing of where they are.
+    The deviation is that of a fifth of the rows, held out in a trial, the same for all codes: trees say nothing of
+    where they are.
 
     Args:
         space: of the codes.
@@ -235,7 +236,9 @@ class BlendPredictor(Predictor):
 
     differentiable = True
 
-    def __init__(self, space: CodeSpace, seed: int = 0, kinds: Sequence[str] = (), shares: Sequence[float] = ()) -> None:
+    def __init__(
+        self, space: CodeSpace, seed: int = 0, kinds: Sequence[str] = (), shares: Sequence[float] = ()
+    ) -> None:
         super().__init__(space, seed)
         self._parts = [create_predictor(kind, space, seed) for kind in kinds]
         self._shares = np.asarray(shares) / np.sum(shares)
@@ -255,13 +258,16 @@ class BlendPredictor(Predictor):
 
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `Predictor.at`."""
-        smooth = [(part.at(points), share) for part, share in zip(self._parts, self._shares, strict=True)
-                  if part.differentiable]
+        smooth = [
+            (part.at(points), share)
+            for part, share in zip(self._parts, self._shares, strict=True)
+            if part.differentiable
+        ]
         whole = sum(share for _, share in smooth)
         means = torch.stack([mean * (share / whole) for (mean, _), share in smooth]).sum(0)
-        variances = torch.stack([
-            (std.square() + (mean - means).square()) * (share / whole) for (mean, std), share in smooth
-        ])
+        variances = torch.stack(
+            [(std.square() + (mean - means).square()) * (share / whole) for (mean, std), share in smooth]
+        )
         return means, variances.sum(0).sqrt()
 
 
@@ -276,14 +282,27 @@ def _sklearn_trees(seed: int) -> Any:
 
 def _lightgbm_trees(seed: int) -> Any:
     return require("lightgbm", "search").LGBMRegressor(
-        n_estimators=600, learning_rate=0.03, num_leaves=15, min_child_samples=10, subsample=0.8, subsample_freq=1,
-        colsample_bytree=0.4, random_state=seed, n_jobs=1, verbose=-1,
+        n_estimators=600,
+        learning_rate=0.03,
+        num_leaves=15,
+        min_child_samples=10,
+        subsample=0.8,
+        subsample_freq=1,
+        colsample_bytree=0.4,
+        random_state=seed,
+        n_jobs=1,
+        verbose=-1,
     )
 
 
 def _catboost_trees(seed: int) -> Any:
     return require("catboost", "boosting").CatBoostRegressor(
-        iterations=1000, learning_rate=0.05, depth=6, random_seed=seed, thread_count=1, verbose=0,
+        iterations=1000,
+        learning_rate=0.05,
+        depth=6,
+        random_seed=seed,
+        thread_count=1,
+        verbose=0,
         allow_writing_files=False,
     )
 
@@ -333,7 +352,9 @@ def _check_rows(codes: Codes, values: Array) -> None:
     if len(codes) < _LEAST_ROWS:
         raise DataError(f"{len(codes)} measured candidates are too few to learn from; give at least {_LEAST_ROWS}.")
     if not np.isfinite(values).all():
-        raise DataError(f"value {int((~np.isfinite(values)).argmax())} to learn from is not a number. Leave that row out.")
+        raise DataError(
+            f"value {int((~np.isfinite(values)).argmax())} to learn from is not a number. Leave that row out."
+        )
 
 
 def _spread(columns: Tensor) -> Tensor:

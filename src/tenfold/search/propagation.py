@@ -107,8 +107,8 @@ def propagate(
 def winner_takes_all(scores: Scores, space: CodeSpace, starts: Codes, *, most_edits: int = 200) -> Path:
     """From many codes at once, make the one edit that helps most, again and again, until none helps.
 
-    An edit moves one number by one step of its grid, or to another choice. All edits of all codes are asked about in one
-    call. A code that nothing improves stays where it is.
+    An edit moves one number by one step of its grid, or to another choice. All edits of all codes are asked about in
+    one call. A code that nothing improves stays where it is.
 
     Source: after arXiv 2103.13253, "winner takes all", for which no code was published (ncp.md section 6.1).
 

@@ -95,7 +95,7 @@ def official_split(count: int, seed: int = OFFICIAL_SEED) -> tuple[NDArray[np.in
     Returns:
         Indices of 80 % and of 20 % of the rows.
     """
-    order = np.random.RandomState(seed).permutation(count)  # noqa: NPY002 - the authors' generator
+    order = np.random.RandomState(seed).permutation(count)
     held = int(np.ceil(count * _VALIDATION_SHARE))
     return order[held:].astype(np.int64), order[:held].astype(np.int64)
 
@@ -103,9 +103,9 @@ def official_split(count: int, seed: int = OFFICIAL_SEED) -> tuple[NDArray[np.in
 def read_table(path: str | Path) -> Table:
     """Read a table from .npz or .parquet.
 
-    Three forms are known. NAS-Bench-MR: `codes` (N, 27) and columns named `TASK/METRIC`, as `.npz`. NAS-Bench-201: `ops`
-    (N, 6), `acc`, `flops_m`, `params_m`, as `.npz`. Parquet: one column for each of the 27 numbers of a code and columns
-    named `TASK/METRIC`.
+    Three forms are known. NAS-Bench-MR: `codes` (N, 27) and columns named `TASK/METRIC`, as `.npz`. NAS-Bench-201:
+    `ops` (N, 6), `acc`, `flops_m`, `params_m`, as `.npz`. Parquet: one column for each of the 27 numbers of a code and
+    columns named `TASK/METRIC`.
 
     Raises:
         MissingDataError: if there is no such file.
@@ -140,9 +140,7 @@ def write_table(table: Table, path: str | Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    columns: dict[str, NDArray[np.generic]] = {
-        name: table.codes[:, at] for at, name in enumerate(table.space.names)
-    }
+    columns: dict[str, NDArray[np.generic]] = {name: table.codes[:, at] for at, name in enumerate(table.space.names)}
     columns |= {f"{task}/{metric}": v for task, found in table.metrics.items() for metric, v in found.items()}
     columns |= {f"cost/{name}": values for name, values in table.costs.items()}
     with written_whole(path) as part:
