@@ -137,5 +137,5 @@ def test_a_bar_is_full_for_the_largest_and_never_empty_for_something():
 def test_set_does_not_go_with_an_artifact():
     from tenfold.cli.profile import profile
 
-    with pytest.raises(UsageError, match="does not go with an artifact"):
+    with pytest.raises(UsageError, match="do not go with an artifact"):
         profile("x.safetensors", settings=("width=1",))
