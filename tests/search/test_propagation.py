@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from sines import sine_state
-from tenfold.search.code_spaces import MULTIRES
+from tenfold.errors import UsageError
+from tenfold.search.code_spaces import MULTIRES, NAS_BENCH_201
 from tenfold.search.predictor_network import PredictorNetwork
-from tenfold.search.propagation import Standard, propagate
+from tenfold.search.propagation import Standard, propagate, winner_takes_all
 
 TRAINED = ("seg", "cls-50-1000", "video")
 
@@ -99,3 +100,56 @@ def test_editing_by_a_trained_predictor_follows_the_official_trajectory(shared, 
         dtype=torch.float32,
     )
     _agrees(path, network, facts["stats"], facts["trajectory"], 1e-4)
+
+
+def test_many_starts_move_as_each_would_alone():
+    starts = MULTIRES.random(5, np.random.default_rng(0))
+    standard = Standard.of(MULTIRES.to_points(MULTIRES.random(50, np.random.default_rng(1))))
+
+    def objective(x):
+        return torch.sin(2 * x).sum(1) - 0.1 * (x[:, 0] * x[:, 5])
+
+    together = propagate(objective, MULTIRES, starts, standard, lr=0.3, iterations=6)
+    assert (together.codes[0] == starts).all()
+    assert (together.codes[-1] != starts).any(1).all()
+    for at, start in enumerate(starts):
+        alone = propagate(objective, MULTIRES, start[None], standard, lr=0.3, iterations=6)
+        np.testing.assert_allclose(together.points[:, at], alone.points[:, 0], atol=1e-9)
+
+
+def test_winner_takes_all_makes_the_best_edit_and_stops_where_none_helps():
+    goal = np.full(27, 3)
+    goal[[0, 1, -1]] = 24
+    goal = MULTIRES.to_codes(goal[None].astype(float))[0]
+
+    def scores(codes):
+        return -(np.abs(codes - goal) / MULTIRES.steps).sum(1)
+
+    starts = MULTIRES.random(3, np.random.default_rng(0))
+    path = winner_takes_all(scores, MULTIRES, starts)
+    assert (path.codes[-1] == goal).all()
+    changed = (path.codes[1:] != path.codes[:-1]).sum(2)
+    assert changed.max() == 1  # one number at a time
+    for before, after in zip(path.codes, path.codes[1:], strict=False):
+        for code, edited in zip(before, after, strict=True):
+            best = scores(MULTIRES.neighbours(code)).max()
+            assert scores(edited[None])[0] == max(best, scores(code[None])[0])
+
+
+def test_a_limit_is_kept_at_every_edit():
+    def scores(codes):
+        total = codes.sum(1)
+        return np.where(total <= 18, total, -np.inf)
+
+    path = winner_takes_all(scores, NAS_BENCH_201, np.zeros((1, 6), np.int64))
+    assert path.codes.sum(2).max() <= 18
+    assert path.codes[-1].sum() == 18
+
+
+def test_a_start_outside_of_the_space_and_an_empty_walk_are_refused():
+    outside = np.full((1, 27), 3)
+    standard = Standard.of(MULTIRES.to_points(MULTIRES.random(9, np.random.default_rng(0))))
+    with pytest.raises(UsageError, match="lies outside of the space multires"):
+        winner_takes_all(lambda codes: codes.sum(1), MULTIRES, outside)
+    with pytest.raises(UsageError, match="both must be above zero"):
+        propagate(lambda x: x.sum(1), MULTIRES, MULTIRES.random(1, np.random.default_rng(0)), standard, iterations=0)
