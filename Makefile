@@ -24,7 +24,7 @@ format: $(VENV)/dev.installed
 results: $(VENV)/dev.installed  ## docs/results.md from the recorded results
 	$(BIN)/python benchmarks/write_results.py
 
-$(VENV)/%.installed: pyproject.toml
+$(VENV)/%.installed: pyproject.toml hatch_build.py $(wildcard src/tenfold/kernels/native/*.c)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[$*]'
 	touch $@

@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,37 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             part.unlink()
+
+
+@contextmanager
+def folder_written_whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it takes that place, otherwise nothing is left.
+
+    Raises:
+        StorageError: if there is already something at `path` that is not an empty folder, or the place cannot be
+            written.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise StorageError(
+            f"{path} is there already, and not an empty folder. Choose another place, or remove it first."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    try:
+        yield part
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod(0o777 & ~mask)
+        part.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -13,7 +13,7 @@ _FREE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction}
 # Only these keep PyTorch's promise of what the tags mean; a custom operator may be tagged as anything.
 _TRUSTED_NAMESPACES = {"aten", "prims"}
 _FREE_NAMESPACES = {"prim"}  # questions about a tensor: its device, its sizes
-_FREE_PREFIXES = ("tenfold::quantize_", "tenfold::interpolate_", "tenfold::round_")
+_FREE_PREFIXES = ("tenfold::quantize_", "tenfold::interpolate_", "tenfold::round_", "tenfold::standard_")
 
 _NAMES = """
 _local_scalar_dense _to_copy _unsafe_view alias_copy as_strided_ as_strided_scatter block_diag bucketize cat clone

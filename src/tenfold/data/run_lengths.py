@@ -48,8 +48,8 @@ def decode_mask(code: Mapping[str, Any] | Sequence[Sequence[float]], height: int
         DataError: if the code is of none of these forms, or of another size.
         MissingExtraError: if pycocotools is not installed.
     """
-    packed = packed_mask(code, height, width)
-    return np.asarray(require("pycocotools.mask", "video").decode(packed), np.bool_)
+    runs = run_lengths(packed_mask(code, height, width)["counts"])
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T.copy()
 
 
 def packed_mask(code: Mapping[str, Any] | Sequence[Sequence[float]], height: int, width: int) -> dict[str, Any]:

@@ -62,9 +62,8 @@ class Attend(nn.Module):
         self.position = position
         self.query, self.key, self.value = (nn.Conv2d(channels, inner, 1) for _ in range(3))
         self.out = nn.Conv2d(inner, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        assert self.out.bias is not None
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, frames: Tensor, valid: Tensor | None = None) -> Tensor:
         """What each place finds in the frames.
@@ -96,10 +95,10 @@ class Attend(nn.Module):
         if rate > 1:
             key, value, valid = _pooled(key, value, valid, rate)
         batch, inner = query.shape[:2]
-        keys, values = (
+        keys, values = [
             one.unflatten(0, (batch, count)).transpose(1, 2).reshape(batch, 1, inner, -1).transpose(2, 3)
             for one in (key, value)
-        )  # (B, 1, N H W, C')
+        ]  # (B, 1, N H W, C')
         mask = None
         if valid is not None:
             mask = valid.flatten(1)

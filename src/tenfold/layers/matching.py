@@ -148,7 +148,8 @@ def map_loss(maps: Tensor, boxes: Tensor, is_present: Tensor, stride: int) -> Te
     """
     if not len(maps):
         return maps.sum()
-    target = cells_inside(boxes, maps.shape[-2], maps.shape[-1], stride) & is_present[:, None, None]
+    height, width = maps.shape[-2:]
+    target = cells_inside(boxes, height, width, stride) & is_present[:, None, None]
     each = F.binary_cross_entropy_with_logits(maps.float(), target.float(), reduction="none")
     inside, outside = target.sum((1, 2)), (~target).sum((1, 2))
     hits = (each * target).sum((1, 2)) / inside.clamp(min=1)

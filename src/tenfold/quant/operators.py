@@ -2,9 +2,9 @@
 
 Bits are whole numbers here; `interpolation.py` has the operators between them.
 
-Both are registered with `torch.library`, so that autograd, `torch.compile` and `torch.export` see one node each. This
-is the seam for native kernels: a faster kernel registers itself for a device with
-`quantize_weight.register_kernel("cpu")` (and the same for the other three operators); nothing else changes.
+Both are registered with `torch.library`, so that autograd, `torch.compile` and `torch.export` see one node each. Where
+there are native kernels for a tensor (`kernels/quantization.py`), they do the same in one pass over memory: same values
+to the bit, sums to float rounding. The code here is their twin, and serves everywhere else.
 
 The backward passes are closed forms (`sat.md` sections 2.1 and 2.3). What they keep is alive anyway: the weight is a
 parameter, the input of a quantizer is kept by the activation before it and its output by the convolution after it.
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tenfold.kernels import quantization as native
 from tenfold.quant.schemes import FLOAT_BITS, check_scheme, num_steps, round_to_levels_
 
 MINIMUM_CLIPPING_LEVEL = 1e-3
@@ -56,6 +57,12 @@ def weight_peak(values: Tensor, per_channel: bool) -> Tensor:
     return _peak(_rows(_dense(values), per_channel)).view(-1, *[1] * (values.dim() - 1))
 
 
+def squash(weight: Tensor) -> Tensor:
+    """Tanh of a weight, float32: one function for all sizes, so that what was cut out of a tensor keeps its values."""
+    values = _dense(weight)
+    return native.tanh(values) if native.serves(values, of_any_size=True) else torch.tanh(values)
+
+
 @torch.library.custom_op("tenfold::quantize_weight", mutates_args=())
 def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, clamp: bool) -> Tensor:
     """Quantize a weight tensor.
@@ -75,11 +82,14 @@ def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, c
     Returns:
         float32 tensor of the weight's shape.
     """
-    values = torch.tanh(_dense(weight)) if clamp else _dense(weight).clone()
+    values = squash(weight) if clamp else _dense(weight).clone()
     peak = weight_peak(values, per_channel)
     if bits == FLOAT_BITS:
         return values.div_(peak) if clamp else values
     steps = num_steps(bits, check_scheme(scheme))
+    if not per_channel and native.serves(values):
+        quantized = _round_natively(values, values, steps / (2 * peak), bits, scheme)
+        return quantized if clamp else quantized.mul_(peak)
     scaled = values.mul_(steps / (2 * peak)).add_(steps / 2)
     quantized = round_to_levels_(scaled, bits, check_scheme(scheme)).mul_(2 / steps).sub_(1)
     return quantized if clamp else quantized.mul_(peak)
@@ -96,8 +106,10 @@ def quantize_weight_backward(gradient: Tensor, weight: Tensor, per_channel: bool
 
     With t = tanh W and M = max|t| at m: (1 - t^2) (g / M - [m] sign(t_m) <g, t> / M^2).
     """
-    tanh = torch.tanh(_dense(weight))
-    gradient = torch.empty_like(tanh).copy_(gradient) if gradient.stride() != tanh.stride() else gradient.float()
+    tanh = squash(weight)
+    gradient = _laid_out_as(tanh, gradient)
+    if not per_channel and native.serves(tanh, gradient):
+        return _weight_backward_natively(gradient, tanh)
     result = torch.ops.aten.tanh_backward(gradient, tanh)
     values, gradients, results = (_rows(tensor, per_channel) for tensor in (tanh, gradient, result))
     peak = _peak(values)
@@ -110,6 +122,39 @@ def quantize_weight_backward(gradient: Tensor, weight: Tensor, per_channel: bool
     correction = (1 - at_peak.square()) * at_peak.sign() * inner / peak.square()
     results.scatter_add_(1, position, -correction)
     return result
+
+
+def _weight_backward_natively(gradient: Tensor, tanh: Tensor) -> Tensor:
+    peak = float(_peak(_rows(tanh, False)))
+    result, inner = native.tanh_backward(gradient, tanh, peak)
+    position, sign = native.find(tanh, peak), 1.0
+    if position < 0:
+        position, sign = native.find(tanh, -peak), -1.0
+    if position >= 0:  # a tensor of zeros has no peak
+        _rows(result, False)[0, position] -= (1 - peak**2) * sign * inner / peak**2
+    return result
+
+
+def _laid_out_as(reference: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor in float32 and in the order of another one."""
+    same = tensor.stride() == reference.stride()
+    return tensor.float() if same else torch.empty_like(reference, dtype=torch.float32).copy_(tensor)
+
+
+def _round_natively(values: Tensor, out: Tensor, scale: Tensor | float, bits: int, scheme: str) -> Tensor:
+    """2 q_b(scale values / steps + 1/2) - 1."""
+    steps = num_steps(bits, check_scheme(scheme))
+    return native.affine_round(
+        values,
+        out,
+        scale=float(scale),
+        shift=steps / 2,
+        steps=steps,
+        bits=bits,
+        kind=scheme,
+        unit=2 / steps,
+        offset=-1,
+    )
 
 
 @quantize_weight_backward.register_fake
@@ -147,9 +192,10 @@ def round_weight(normalized: Tensor, bits: int, scheme: str) -> Tensor:
     if bits == FLOAT_BITS:
         return normalized.clone()
     steps = num_steps(bits, check_scheme(scheme))
-    return (
-        round_to_levels_(normalized.mul(steps / 2).add_(steps / 2), bits, check_scheme(scheme)).mul_(2 / steps).sub_(1)
-    )
+    if native.serves(normalized):
+        return _round_natively(normalized, torch.empty_like(normalized), steps / 2, bits, scheme)
+    scaled = normalized.mul(steps / 2).add_(steps / 2)
+    return round_to_levels_(scaled, bits, check_scheme(scheme)).mul_(2 / steps).sub_(1)
 
 
 @round_weight.register_fake
@@ -158,6 +204,21 @@ def _(normalized: Tensor, bits: int, scheme: str) -> Tensor:
 
 
 round_weight.register_autograd(lambda _, gradient: (gradient, None, None))
+
+
+@torch.library.custom_op("tenfold::standard_deviation", mutates_args=())
+def standard_deviation(values: Tensor) -> Tensor:
+    """The standard deviation of all numbers of a tensor, 0-d, with Bessel's correction; 0 of one number."""
+    count = values.numel()
+    if not native.serves(values):
+        return values.std(correction=min(1, count - 1))
+    first, second = native.moments(values)
+    return values.new_tensor(max(0.0, (second - first * first / count) / (count - 1)) ** 0.5)
+
+
+@standard_deviation.register_fake
+def _(values: Tensor) -> Tensor:
+    return values.new_empty(())
 
 
 @torch.library.custom_op("tenfold::quantize_activation", mutates_args=())
@@ -183,6 +244,18 @@ def quantize_activation(
     """
     level = clipping_level(alpha)
     steps = 1 if bits == FLOAT_BITS else num_steps(bits, check_scheme(scheme))
+    if native.serves(input):
+        return native.affine_round(
+            input,
+            torch.empty_like(input),
+            scale=float(steps / (2 * level) if two_sided else steps / level),
+            shift=steps / 2 if two_sided else 0.0,
+            steps=steps,
+            bits=min(bits, 8),
+            kind="none" if bits == FLOAT_BITS else check_scheme(scheme),
+            unit=float(2 * level / steps if two_sided else level / steps),
+            offset=-float(level) if two_sided else 0.0,
+        )
     if two_sided:
         scaled = input.float().mul(steps / (2 * level)).add_(steps / 2).clamp_(0, steps)
     else:
@@ -207,7 +280,15 @@ def quantize_activation_backward(
     for PACT y is the clipped input), is (<g, y> - <gx, x>) / A with gx the masked gradient: two inner products.
     """
     level = clipping_level(alpha)
-    gradient, values = gradient.float(), input.float()
+    gradient = _laid_out_as(input, gradient)
+    if native.serves(input, gradient, output):
+        top = float(level)
+        masked, outer, inner = native.clip_backward(
+            gradient, input, output, low=-top if two_sided else 0.0, high=top, calibrated=calibrated
+        )
+        slope = level.new_tensor((outer - inner) / top)
+        return masked, torch.where(alpha < 0, -slope, slope)
+    values = input.float()
     masked = mask_outside(gradient, values, level, two_sided)
     reference = output if calibrated else torch.clamp(values, -level if two_sided else torch.zeros_like(level), level)
     slope = (inner_product(gradient, reference) - inner_product(masked, values)) / level

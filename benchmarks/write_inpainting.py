@@ -1,0 +1,44 @@
+"""Video inpainting, for docs/results.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markdown_tables import table
+
+_KINDS = {"object": "moving objects", "curve": "moving curves", "stationary": "shapes at rest"}
+
+
+def inpainting_speed(record: dict[str, Any]) -> str:
+    """Frames a CPU second and peak memory of the whole process, by size, length and passes."""
+    rows = [
+        [
+            f"{row['size'][1]} x {row['size'][0]}, {row['frames']} frames, {row['passes']} pass"
+            + "es" * (row["passes"] > 1),
+            f"{row['frames_per_cpu_second']:.1f}",
+            str(row["peak_mb"]),
+        ]
+        for row in record["rows"]
+    ]
+    return "An object removed from a lossless file, with decoding and encoding.\n\n" + table(
+        ["", "frames a CPU second", "peak memory, MB"], rows
+    )
+
+
+def inpainting(record: dict[str, Any]) -> str:
+    """PSNR and SSIM in the holes, and CPU time, of each method by kind of hole and size."""
+    methods = list(dict.fromkeys(row["method"] for row in record["rows"]))
+    parts = [
+        f"Clips: {', '.join(record['clips'])}. PSNR in dB and SSIM are those of the holes alone; in brackets the PSNR "
+        "of whole frames. Only the row with oracle flow sees the true frames."
+    ]
+    for size in dict.fromkeys(tuple(row["size"]) for row in record["rows"]):
+        found = {(row["method"], row["kind"]): row for row in record["rows"] if tuple(row["size"]) == size}
+        rows = []
+        for method in methods:
+            each = [found[method, kind] for kind in _KINDS]
+            cells = [f"{one['hole_psnr']:.2f} ({one['frame_psnr']:.2f}), {one['hole_ssim']:.3f}" for one in each]
+            rows.append([method, *cells, f"{sum(one['cpu_seconds_a_frame'] for one in each) / len(each):.3f}"])
+        cover = [f"{name}, {found[methods[0], kind]['coverage']:.0%}" for kind, name in _KINDS.items()]
+        parts.append(f"### {size[1]} x {size[0]}\n\n" + table(["", *cover, "CPU seconds a frame"], rows))
+    return "\n\n".join(parts)

@@ -1,0 +1,44 @@
+"""Video as a stream: optical flow, copying along it, and inpainting.
+
+The names are resolved on first use; flow copy needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tenfold.lazy import resolve
+
+_HOMES = {
+    "Account": "provenance",
+    "DisFlow": "flow",
+    "Filled": "filling",
+    "FlowEstimator": "flow",
+    "InpaintOptions": "inpaint",
+    "InpaintSession": "inpaint",
+    "InpaintedFrame": "inpaint",
+    "NetworkFilling": "network_filling",
+    "NetworkInputs": "network_filling",
+    "PairFlow": "flow",
+    "RaftFlow": "flow",
+    "SmoothFilling": "filling",
+    "Window": "filling",
+    "InpaintReport": "inpaint_files",
+    "inpaint_clip": "inpaint_files",
+    "inpaint_frames": "inpaint",
+    "fill_as_released": "release_windows",
+    "make_estimator": "flow",
+    "pair_flow": "flow",
+    "read_provenance": "provenance",
+    "write_provenance": "provenance",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    return resolve(__name__, _HOMES, name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
