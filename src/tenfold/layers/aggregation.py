@@ -138,8 +138,10 @@ class Aggregation(nn.Module):
     Args:
         channels: of the maps.
         inner: channels inside of each attention.
-        options: of both, see `Attend`.
-        temporal_pool: of the first, see `Attend`.
+        scope: of the attention to other frames, see `Attend`.
+        pool: of both.
+        position: of both.
+        spatial: whether there is attention of the map to itself.
     """
 
     def __init__(
