@@ -1,4 +1,4 @@
-"""Compiles the native kernels when the package is built or installed; without a compiler it is a pure Python package."""
+"""Compiles the native kernels when the package is built or installed; without a compiler it is pure Python."""
 
 import runpy
 import sysconfig

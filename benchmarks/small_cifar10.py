@@ -73,9 +73,9 @@ def train_mobile(name: str, method: Method, seed: int, data: str, work: str, *, 
 
 
 def train(
-    name: str, method: Method, seed: int, data: str, work: str, *, epochs: int, cycles: int = 1
+    name: str, method: Method, seed: int, data: str, work: str, *, epochs: int, cycles: int = 1, **changes: Any
 ) -> dict[str, Any]:
-    """Train one network from the float start of its seed; returns the report and where its files are."""
+    """Train one network from the float start of its seed, with changes to the options; returns the report."""
     import torch
 
     from tenfold import fit, load, models, tasks
@@ -97,6 +97,7 @@ def train(
         calibration_batches=options["calibration"],
         seed=seed,
         device="cpu",
+        **changes,
     )
     place = Path(work) / f"{name}-{seed}".replace(" ", "-").replace(",", "")
     return fit(network, task, [method], config=config, run_dir=place, quiet=True, resume=True).report

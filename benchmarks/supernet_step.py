@@ -1,12 +1,13 @@
 """One training step of AtomNAS' supernet beside a straightforward implementation, at the start and half-way.
 
 Straightforward is what the authors' code does: one branch for each kernel size, plain layers in turn, PyTorch's default
-layout. Ours is what `fit` trains: the same layers in channels-last, and the rectified maps computed again instead of
-kept. Half-way is the mean of the supernet's table of atoms and of AtomNAS-C's, so no number of channels is round, which
-is what a search with `multiple=1` and the authors' leave; "in eights" rounds numbers of 64 and more down to a multiple
-of 8, as a search does by default.
+layout. Ours is what `fit` trains: the same layers in channels-last, the rectified maps computed again instead of kept,
+and native kernels for the gradients of depthwise convolutions; a row without these shows their share. Half-way is the
+mean of the supernet's table of atoms and of AtomNAS-C's, so no number of channels is round, which is what a search with
+`multiple=1` and the authors' leave; "in eights" rounds numbers of 64 and more down to a multiple of 8, as a search does
+by default.
 
-    python benchmarks/supernet_step.py           # about five minutes on two quiet cores
+    python benchmarks/supernet_step.py           # about seven minutes on two quiet cores
 
 Times are taken in turn in one process; peak memory is that of a process of its own, without what it had before its
 first step. Recorded in results/supernet_step.json.
@@ -19,6 +20,7 @@ import resource
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,14 @@ from torch.nn import functional as F
 from record import machine, write_record
 from tenfold import build, profile
 from tenfold.cost import interleaved
+from tenfold.kernels.depthwise import native_depthwise
 from tenfold.layers.atomic import AtomicBranch
 from tenfold.methods.atom_selection import LARGE_GROUP, USUAL_MULTIPLE
 from tenfold.train.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "supernet_step.json"
 STATES = ("start", "half-way", "half-way in eights")
-KINDS = ("straightforward", "straightforward, channels-last", "ours")
+KINDS = ("straightforward", "straightforward, channels-last", "ours, without native kernels", "ours")
 
 
 def network(state: str) -> Any:
@@ -73,7 +76,7 @@ def stepper(kind: str, state: str, side: int, batch: int) -> Callable[[], None]:
     trained = network(state).train()
     images = torch.randn(batch, 3, side, side)
     targets = torch.arange(batch)
-    if kind != "ours":
+    if not kind.startswith("ours"):
         make_plain(trained)
     if kind != "straightforward":
         trained.to(memory_format=torch.channels_last)
@@ -81,9 +84,10 @@ def stepper(kind: str, state: str, side: int, batch: int) -> Callable[[], None]:
     optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)
 
     def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(trained(images), targets).backward()
-        optimizer.step()
+        with native_depthwise(trained) if kind == "ours" else nullcontext():
+            optimizer.zero_grad()
+            F.cross_entropy(trained(images), targets).backward()
+            optimizer.step()
 
     return step
 

@@ -54,6 +54,9 @@ def efficientnet_lite0(record: dict[str, Any]) -> str:
     )
 
 
+_NETWORKS = {"resnet18_cifar": "ResNet-18 for 32x32 images", "mobilenet_v2": "MobileNetV2 for 224x224 images"}
+
+
 def qat_step(record: dict[str, Any]) -> str:
     """Ratios to the float step."""
     rows = [
@@ -67,8 +70,8 @@ def qat_step(record: dict[str, Any]) -> str:
         for name, row in record["results"].items()
     ]
     return (
-        f"ResNet-18 for 32x32 images, batch {record['batch']}, channels-last, threads: {record['threads']}, "
-        f"{record['rounds']} rounds in turn.\n\n"
+        f"{_NETWORKS[record.get('network', 'resnet18_cifar')]}, batch {record['batch']}, channels-last, "
+        f"threads: {record['threads']}, {record['rounds']} rounds in turn.\n\n"
         + table(["", "x float (median)", "x float (best)", "median ms", "kept for backward, MB"], rows)
     )
 
@@ -132,6 +135,21 @@ def fracbits_cifar10(record: dict[str, Any]) -> str:
         "weights of the same seed; MobileNetV2 is `mobilenet_v2_tiny`, started from plain float weights and quantized "
         "with one scale a kernel. Faster bits learn at ten times the rate of the weights.\n\n"
         + table(["", "top-1 %, 10,000 test images", "M BitOPs", "kB", "budget used, %"], rows)
+    )
+
+
+def integer_cifar10(record: dict[str, Any]) -> str:
+    """Accuracy by engine and seed."""
+    names = list(dict.fromkeys(run["name"] for run in record["runs"]))
+    rows = []
+    for name in names:
+        runs = [run for run in record["runs"] if run["name"] == name]
+        top1 = [100 * run["top1"] for run in runs]
+        mean = f"{sum(top1) / len(top1):.2f}"
+        rows.append([name, ", ".join(f"{one:.2f}" for one in top1), mean, f"{sum(run['seconds'] for run in runs):.0f}"])
+    return (
+        f"Pre-activation ResNet-20, 16x16 images, {record['bits']} bits, {record['epochs']} epochs each.\n\n"
+        + table(["", "top-1 % by seed", "mean", "seconds in all"], rows)
     )
 
 
@@ -357,11 +375,18 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("inpainting_speed", "What `tenfold inpaint` costs a process", inpainting_speed),
     ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
     ("qat_step", "One step of quantization-aware training", qat_step),
+    ("qat_step_mobilenet_v2", "The same of a depthwise network", qat_step),
     ("bits_step", "One step with learned bits, and with several", bits_step),
+    ("bits_step_integer", "The same on integers", bits_step),
+    ("integer_cifar10", "Training on integers ends where simulated training ends", integer_cifar10),
     ("switchable", "One file for several bit-widths", switchable),
     ("export_speed", "The `fast` export beside float", export_speed),
     ("one_image", "One image, one process", one_image),
 )
+
+
+_SCRIPTS = {"qat_step_mobilenet_v2": "qat_step", "bits_step_integer": "bits_step"}
+"""Of results that are not called as their script."""
 
 
 def main() -> None:
@@ -374,7 +399,9 @@ def main() -> None:
         path = HERE / "results" / f"{name}.json"
         if path.exists():
             record = json.loads(path.read_text())
-            parts.append(f"## {title}\n\n`benchmarks/{name}.py`\n\n{write(record)}\n\n{where(record)}")
+            parts.append(
+                f"## {title}\n\n`benchmarks/{_SCRIPTS.get(name, name)}.py`\n\n{write(record)}\n\n{where(record)}"
+            )
     PAGE.write_text("\n\n".join(parts) + "\n")
 
 

@@ -31,6 +31,11 @@ def first_processor() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def has_vnni() -> bool:
+    """Whether the processor adds four products of bytes in 32 bits at once (x86 with VNNI)."""
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(first_processor().get("flags", "").split())
+
+
 def processor_name() -> str:
     """What the processor is called."""
     return first_processor().get("model name") or platform.processor() or platform.machine()

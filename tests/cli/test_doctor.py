@@ -7,7 +7,7 @@ from tenfold.cli import doctor as doctor_module
 def test_it_lists_versions_threads_runtimes_and_places(tenfold):
     done = tenfold("doctor")
     assert done.code == 0, done.out
-    for words in ("torch", "processor", "threads", "onnxruntime", "cache", "pure PyTorch", "export"):
+    for words in ("torch", "processor", "threads", "onnxruntime", "cache", "native kernels", "export"):
         assert words in done.out
 
 

@@ -38,6 +38,16 @@ def test_another_number_of_channels_fits_the_network_to_it(tenfold):
     assert result["layers"][0]["macs"] == 16 * 9 * 28 * 28
 
 
+def test_a_code_describes_a_multi_resolution_network(tenfold):
+    code = "16_64-1_1_3_128-3_2_3_3_32_48-2_3_2_3_2_16_32_16-1_4_2_4_1_1_96_112_48_80-112"
+    result = tenfold("profile", "multires", "--code", code, "--input", "3x128x128", "--json").json
+    assert (result["macs"], result["params"]) == (2_008_094_176, 3_422_530)  # ncp.md section 3.1
+    refused = tenfold("profile", "multires", "--code", "1 2 3")
+    assert refused.code == 2
+    assert "has 3 numbers; it takes 27" in refused.words
+    assert "unknown option of model" in tenfold("profile", "resnet18", "--code", code).words
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -127,5 +137,5 @@ def test_a_bar_is_full_for_the_largest_and_never_empty_for_something():
 def test_set_does_not_go_with_an_artifact():
     from tenfold.cli.profile import profile
 
-    with pytest.raises(UsageError, match="does not go with an artifact"):
+    with pytest.raises(UsageError, match="do not go with an artifact"):
         profile("x.safetensors", settings=("width=1",))

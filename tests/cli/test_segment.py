@@ -69,7 +69,8 @@ def test_artifact_and_exported_file_are_equally_good(tenfold, run_folder, square
     assert trained["images"] == exported["images"] == 4
     names = exported["metrics"] if profile == "compact" else ["pixel_accuracy"]  # the other rounds sums to 8 bits
     for name in names:
-        tolerance = 0.002 if profile == "compact" else 0.1
+        # One code at the border of two levels decides over a patch of pixels.
+        tolerance = 0.01 if profile == "compact" else 0.1
         assert exported["metrics"][name] == pytest.approx(trained["metrics"][name], abs=tolerance)
     assert "iou_square" in tenfold("eval", run_folder, "--data", squares).out
 

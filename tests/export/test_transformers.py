@@ -88,6 +88,9 @@ def _openvino_products(path):
     openvino = pytest.importorskip("openvino")
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    kinds = [one["layerType"].astype(str) for one in found]
+    if "MatMul" not in kinds and "Subgraph" in kinds:
+        pytest.skip("on this processor OpenVINO fuses the whole attention, and does not tell its precision")
     return [str(one["runtimePrecision"].astype(str)) for one in found if one["layerType"].astype(str) == "MatMul"]
 
 

@@ -209,7 +209,8 @@ def test_where_a_block_is_already_none_is_put_inside_or_behind():
 def test_a_training_of_a_few_steps_has_finite_answers_without_a_weight_average(tmp_path):
     torch.manual_seed(0)
     network = build("timm:mobilenetv3_small_100", num_classes=4)
-    result = _fit(tmp_path, AutoNL(cost_weight=0.1), network=network, task=_Colours())
+    # Without a limit on the gradients it is luck: every other seed ends with infinite answers.
+    result = _fit(tmp_path, AutoNL(cost_weight=0.1), network=network, task=_Colours(), clip_grad=1.0)
     with torch.no_grad():
         assert bool(result.network(_Colours().example(33)).isfinite().all())
 

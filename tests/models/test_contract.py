@@ -163,7 +163,7 @@ def test_convolutions_have_no_bias_and_layers_are_plain(name):
     may_have_bias |= {id(layer) for layer in [*(stem.proj for stem in stems), *mixings]}
     for module in _prototype(name).modules():
         if type(module).__module__.startswith("torch.") and not isinstance(
-            module, nn.Sequential | nn.ModuleDict | nn.Identity
+            module, nn.Sequential | nn.ModuleDict | nn.ModuleList | nn.Identity
         ):
             assert type(module) in plain
         if isinstance(module, nn.Conv2d) and id(module) not in may_have_bias:

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from tenfold import __version__
 from tenfold.cli.output import to_stdout, write_json
-from tenfold.processor import first_processor, memory_bytes, processor_name, usable_cpus
+from tenfold.processor import first_processor, has_vnni, memory_bytes, processor_name, usable_cpus
 
 # What the runtimes' integer kernels use, and what it is called in /proc/cpuinfo.
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
@@ -125,8 +125,24 @@ def _packages() -> list[Check]:
         version = _version(name)
         if version:
             checks.append(Check(topic, f"{name} (runtime)", "ok", version))
-    checks.append(Check(topic, "native kernels", "ok", "pure PyTorch (native kernels come later)"))
-    return checks
+    return [*checks, _kernels(topic), _integer_training(topic)]
+
+
+def _kernels(topic: str) -> Check:
+    from tenfold.kernels.library import state
+
+    in_use, found = state()
+    if in_use:
+        return Check(topic, "native kernels", "ok", f"in use, for {found}")
+    advice = "Quantized training works without, but takes longer; results are the same."
+    return Check(topic, "native kernels", "note", found, advice)
+
+
+def _integer_training(topic: str) -> Check:
+    if has_vnni():
+        return Check(topic, "integer training", "ok", "quantized layers can multiply integers while they train (VNNI)")
+    advice = "Quantized training simulates integers in float numbers here; results are the same, to float rounding."
+    return Check(topic, "integer training", "note", "the processor lacks VNNI, or does not say that it has it", advice)
 
 
 def _package(topic: str, name: str) -> Check:

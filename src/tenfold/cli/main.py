@@ -20,10 +20,12 @@ _MAKE, _USE, _LOOK = (Group(name, sort_key=order) for order, name in enumerate((
 _VERBS = (
     (_MAKE, "demo", "demo:demo", "Train, quantize, export and time a small network in a few minutes."),
     (_MAKE, "fit", "fit:fit", "Train a network on your data, within a budget."),
+    (_MAKE, "search", "search:app", "Find a network among many candidates."),
     (_MAKE, "export", "export:export", "Turn a trained artifact into an ONNX file with integers inside."),
     (_USE, "predict", "predict:predict", "Say what is on images, with an artifact or an ONNX file."),
     (_USE, "inpaint", "inpaint:inpaint", "Fill holes in a video, or remove what masks cover."),
     (_USE, "eval", "evaluate:evaluate", "Measure the accuracy of an artifact or an ONNX file."),
+    (_USE, "eval-tracks", "eval_tracks:eval_tracks", "Judge tracks of objects in videos, as YouTube-VIS does."),
     (_USE, "bench", "bench:bench", "Time exported files side by side in the installed runtimes."),
     (_LOOK, "profile", "profile:profile", "Count what a network costs: MACs, parameters, BitOPs, bytes."),
     (_LOOK, "analyze", "analyze:app", "Look into a network: do the blocks of a vision transformer repeat themselves?"),

@@ -34,6 +34,7 @@ def profile(
     shape: Annotated[str | None, Parameter(name="--input")] = None,
     bits: str | None = None,
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    code: str | None = None,
     layers: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
@@ -44,6 +45,7 @@ def profile(
         shape: CHANNELSxHEIGHTxWIDTH of the image; default: what the network was made for.
         bits: WEIGHTS/ACTIVATIONS, such as 4/4, for all layers but the first and the last, which have 8-bit weights.
         settings: an option of the model, such as --set width=0.5; may be repeated.
+        code: of a multi-resolution network: its 27 numbers, or the text form of NAS-Bench-MR.
         layers: show every layer instead of grouping them by block.
         as_json: print one JSON object with "macs", "params", "bytes", "bitops" and the layers.
     """
@@ -54,6 +56,10 @@ def profile(
 
     wanted = parse_bits(bits) if bits else None
     options = parse_settings(settings, "model.")
+    if code is not None:
+        from tenfold.models.multires_code import parse_code
+
+        options["code"] = list(parse_code(code))
     if is_file_name(target):
         network, made_for = _from_artifact(target, options)
     else:
@@ -79,7 +85,7 @@ def _from_artifact(path: str, options: dict[str, Any]) -> tuple[nn.Module, tuple
     from tenfold.data import read_preprocess
 
     if options:
-        raise UsageError("--set does not go with an artifact: its network is built already.")
+        raise UsageError("--set and --code do not go with an artifact: its network is built already.")
     network, header = open_artifact(path)
     return network, read_preprocess(header["task"]["preprocess"]).input_shape
 

@@ -17,7 +17,7 @@ def result_table(report: Mapping[str, Any]) -> RenderableType:
     from rich.console import Group
 
     parts: list[RenderableType] = [_before_and_after(report)]
-    for part in (_widths(report), _choices_made(report), _atoms_left(report), _learned_bits(report)):
+    for part in (_widths(report), _choices_made(report), _atoms_left(report), _learned_bits(report), _engine(report)):
         if part is not None:
             parts.extend(("", part))
     return Group(*parts)
@@ -141,3 +141,14 @@ def _learned_bits(report: Mapping[str, Any]) -> Text | None:
         if bits:
             words.append(f"{name} {numbers.bits_text(bits)}")
     return Text.assemble(("fracbits: ", "bold"), "; ".join(words)) if words else None
+
+
+def _engine(report: Mapping[str, Any]) -> Text | None:
+    """Which quantized layers were trained in integers."""
+    from rich.text import Text
+
+    from tenfold.train.engine import engine_text
+    from tenfold.train.report import facts
+
+    text = engine_text(facts.table(report.get("engine")))
+    return Text.assemble(("engine: ", "bold"), text) if text else None

@@ -1,7 +1,8 @@
 """Sharing the work of a kernel between threads.
 
-The kernels themselves are single-threaded functions on consecutive numbers. An array is cut into blocks of a fixed
-size, whatever the number of threads, so that sums are rounded alike with any of them.
+The kernels themselves are single-threaded. Those that work on consecutive numbers get an array in blocks of a fixed
+size, whatever the number of threads, so that sums are rounded alike with any of them; others are told which part of
+their work to do, and sum nothing across parts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ BLOCK = 1 << 18
 """Numbers in a block: one MB of float32."""
 _ENOUGH = 4
 """Fewer blocks than this are done before a second thread has begun."""
+_PARTS = 2
+"""Parts for each thread."""
 
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -35,6 +38,19 @@ def each_block(count: int, work: Callable[[int, int], Any]) -> Sequence[Any]:
     if threads == 1 or len(starts) < _ENOUGH:
         return [one(start) for start in starts]
     return list(_threads(threads).map(one, starts))
+
+
+def each_part(most: int, work: Callable[[int, int], Any]) -> None:
+    """Call `work(part, parts)` for every part of some work that can be cut into at most so many equal ones.
+
+    There are a few for each thread, because not all threads have a core of their own all the time.
+    """
+    threads = torch.get_num_threads()
+    parts = 1 if threads == 1 else min(most, _PARTS * threads)
+    if parts <= 1:
+        work(0, 1)
+    else:
+        list(_threads(threads).map(lambda part: work(part, parts), range(parts)))
 
 
 def _threads(count: int) -> ThreadPoolExecutor:

@@ -22,8 +22,9 @@ LIBRARY = "_native.so"
 LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 """Instruction sets that each kernel is compiled for on x86: SSE4.2, AVX2, AVX-512. Elsewhere there is one level."""
 
-# No contraction: a product and a sum are rounded one after the other, as PyTorch's operators do it.
-_FLAGS = ("-std=c11", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = ("-std=c11", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+_CONTRACTED = ("depthwise",)
+"""Sources that may round a product and a sum at once. In all others both are rounded, as PyTorch's operators do it."""
 
 
 def find_compiler() -> list[str] | None:
@@ -56,6 +57,7 @@ def build(folder: Path, extra: tuple[str, ...] = ()) -> Path | None:
                 target = Path(work) / f"{source.stem}{number}.o"
                 flags = [f"-march={level}", "-mprefer-vector-width=512"] if level else []
                 flags += [] if len(levels) > 1 else ["-DTENFOLD_ONE_LEVEL"]
+                flags.append("-ffp-contract=" + ("fast" if source.stem in _CONTRACTED else "off"))
                 names = f"-DLEVEL(name)=tenfold_##name##_{number}"
                 if not _run([*compiler, *_FLAGS, *extra, *flags, names, "-c", str(source), "-o", str(target)]):
                     return None

@@ -24,8 +24,15 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
         None,
     ),
     "clip_backward": ([_pointer, _pointer, _pointer, _pointer, _long, _float, _float, _int, _pointer], None),
+    "tanh": ([_pointer, _pointer, _long], None),
     "moments": ([_pointer, _long, _pointer], None),
     "tanh_backward": ([_pointer, _pointer, _pointer, _long, _float, _pointer], None),
+    "depthwise_backward": ([*[_pointer] * 6, _long, _long], _int),
+    "encode": ([_pointer, _pointer, _long, *[_float] * 4, _int, _float, _float], _int),
+    "decode_backward": (
+        [_pointer, _int, _pointer, _pointer, _pointer, _long, *[_float] * 5, _int, _pointer],
+        None,
+    ),
     "find": ([_pointer, _long, _float], _long),
 }
 

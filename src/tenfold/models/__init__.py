@@ -3,11 +3,13 @@
 from tenfold.models import (  # noqa: F401 - importing a family registers its models
     atomnas,
     autonl,
+    autospace,
     convnet,
     deepvit_variants,
     efficientnet_lite,
     mobilenet_v1,
     mobilenet_v2,
+    multires,
     preresnet,
     resnet,
     resnet_cifar,
@@ -19,16 +21,19 @@ from tenfold.models.architecture import Architecture, build
 from tenfold.models.atomnas_names import load_official_atomnas, official_atomnas_names
 from tenfold.models.autonl_names import load_official_autonl, official_autonl_names
 from tenfold.models.autonl_text import read_official_blocks
+from tenfold.models.autospace_space import LEARNED_SPACE
 from tenfold.models.classifier import FeatureInfo, FeatureStages, ImageClassifier
 from tenfold.models.deepvit import load_official_deepvit
 from tenfold.models.entry import ModelFacts
 from tenfold.models.feature_maps import FeatureMaps, feature_maps
+from tenfold.models.multires_names import load_official_multires, official_multires_names
 from tenfold.models.registry import facts, list_models, register
 from tenfold.models.segmenter import Segmenter, for_pixels
 from tenfold.models.weights import load_by_position, official_mobilenet_v2_name, read_checkpoint
 from tenfold.models.with_reattention import reattention
 
 __all__ = [
+    "LEARNED_SPACE",
     "Architecture",
     "FeatureInfo",
     "FeatureMaps",
@@ -45,9 +50,11 @@ __all__ = [
     "load_official_atomnas",
     "load_official_autonl",
     "load_official_deepvit",
+    "load_official_multires",
     "official_atomnas_names",
     "official_autonl_names",
     "official_mobilenet_v2_name",
+    "official_multires_names",
     "read_checkpoint",
     "read_official_blocks",
     "reattention",

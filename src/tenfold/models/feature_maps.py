@@ -48,6 +48,9 @@ def feature_maps(network: nn.Module, in_channels: int = 3) -> nn.Module:
     Raises:
         UsageError: if no feature maps can be found.
     """
+    body = getattr(network, "body", None)
+    if isinstance(body, nn.Module) and hasattr(body, "feature_info"):
+        return body  # maps of several branches, which no chain of stages gives
     if isinstance(network, ImageClassifier):
         return FeatureStages(network.stages(), network.feature_info)
     return extracted_features(network, in_channels)

@@ -13,7 +13,7 @@ from tenfold.models.architecture import Architecture, build
 from tenfold.models.feature_maps import feature_maps
 from tenfold.models.libraries import LIBRARIES
 from tenfold.models.options import InChannels, NumClasses
-from tenfold.models.registry import facts, register
+from tenfold.models.registry import facts, list_models, register
 from tenfold.models.segmentation_heads import HEADS
 
 HeadName = Literal["lraspp", "multires"]
@@ -93,7 +93,8 @@ def for_pixels(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, An
     """The name and options of a network that gives each pixel a class.
 
     Args:
-        name: of any network. A classifier gets a head; others stay as they are.
+        name: of any network. A classifier gets a head: its own where it has a twin `NAME_segmenter` and the options do
+            not ask for another one. Others stay as they are.
         options: of it, and of `segmenter`.
 
     Returns:
@@ -107,4 +108,7 @@ def for_pixels(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, An
     own = {"head", "head_channels", "stride", "pretrained", "num_classes", "in_channels"}
     outer = {key: value for key, value in options.items() if key in own}
     inner = {key: value for key, value in options.items() if key not in own}
+    twin = f"{name}_segmenter"
+    if not outer.keys() - {"num_classes", "in_channels"} and twin in list_models(f"{name}_*"):
+        return twin, dict(options)
     return "segmenter", {**outer, "network": name, "options": inner}

@@ -5,6 +5,14 @@ from tenfold.quant.calibration import calibrate, measure_norms, start_levels
 from tenfold.quant.channels import ChannelPath, channel_paths
 from tenfold.quant.constant_channels import pruned_kernels
 from tenfold.quant.cutting import cut_channels
+from tenfold.quant.engine import (
+    INTEGERS,
+    IntegerEngine,
+    engine_report,
+    missing_instructions,
+    use_engine,
+    why_simulated,
+)
 from tenfold.quant.fractional import FractionalBits
 from tenfold.quant.interpolation import interpolate_activation, interpolate_weight
 from tenfold.quant.layer_scheme import LayerScheme
@@ -41,6 +49,7 @@ from tenfold.quant.switching import (
 
 __all__ = [
     "FLOAT_BITS",
+    "INTEGERS",
     "SCHEMES",
     "ActivationQuantizer",
     "BitPolicy",
@@ -49,6 +58,7 @@ __all__ = [
     "FixedBits",
     "FractionalBits",
     "Grid",
+    "IntegerEngine",
     "IntegerWeight",
     "LayerFacts",
     "LayerScheme",
@@ -69,12 +79,14 @@ __all__ = [
     "cut_channels",
     "describe",
     "describe_switch",
+    "engine_report",
     "find_switch",
     "fix_bits",
     "interpolate_activation",
     "interpolate_weight",
     "make_switchable",
     "measure_norms",
+    "missing_instructions",
     "narrowest",
     "pruned_kernels",
     "quantizable_layers",
@@ -91,5 +103,7 @@ __all__ = [
     "simplest",
     "start_levels",
     "survey",
+    "use_engine",
+    "why_simulated",
     "widest",
 ]

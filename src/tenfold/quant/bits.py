@@ -39,6 +39,11 @@ class BitPolicy(nn.Module):
         raise NotImplementedError
 
     @property
+    def whole(self) -> Bits | None:
+        """The bits in use, if they are whole numbers that are not being learned; else None."""
+        return None
+
+    @property
     def slot(self) -> int:
         """Index of the private state (clipping level, batch norm) of the current bits; 0 if there is only one."""
         return 0
@@ -70,6 +75,11 @@ class FixedBits(BitPolicy):
 
     @property
     def bits(self) -> Bits:
+        """The fixed bits."""
+        return self._bits
+
+    @property
+    def whole(self) -> Bits | None:
         """The fixed bits."""
         return self._bits
 

@@ -69,6 +69,11 @@ class FractionalBits(BitPolicy):
         rounded = [int(one) for one in self.rounded().reshape(-1).tolist()]
         return simplest(rounded) if self.value.dim() else rounded[0]
 
+    @property
+    def whole(self) -> Bits | None:
+        """The frozen bits, or None while learning."""
+        return self.frozen
+
     @torch.no_grad()
     def rounded(self, offset: float = 0.0) -> Tensor:
         """The learned bits plus an offset, rounded half to even and brought into the range."""

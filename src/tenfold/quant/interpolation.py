@@ -16,7 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tenfold.quant.operators import clipping_level, inner_product, mask_outside, quantize_weight_backward, weight_peak
+from tenfold.quant.operators import (
+    clipping_level,
+    inner_product,
+    mask_outside,
+    quantize_weight_backward,
+    squash,
+    weight_peak,
+)
 from tenfold.quant.schemes import Scheme, check_scheme, num_steps, round_to_levels_
 
 
@@ -198,7 +205,7 @@ def _as_rows(bits: Tensor, weight: Tensor) -> Tensor:
 
 def _unit_weight(weight: Tensor, per_channel: bool, clamp: bool) -> tuple[Tensor, Tensor]:
     """The weight brought to [0, 1], in memory of its own, and the largest magnitude that it was divided by."""
-    values = torch.tanh(weight.float()) if clamp else weight.float()
+    values = squash(weight) if clamp else weight.float()
     peak = weight_peak(values, per_channel)
     return values.mul(0.5 / peak).add_(0.5), peak
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +13,9 @@ from tenfold.quant.bits import FixedBits
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
 from tenfold.quant.schemes import FLOAT_BITS, Bits
+
+if TYPE_CHECKING:
+    from tenfold.quant.engine import IntegerEngine
 
 INITIAL_LEVEL_CONV = 8.0
 INITIAL_LEVEL_LINEAR = 10.0
@@ -28,6 +31,8 @@ class _Quantized:
     weight_quantizer: WeightQuantizer
     input_quantizer: ActivationQuantizer | None
     layer: LayerScheme
+    engine: IntegerEngine | None = None
+    """What multiplies input and weight, where it can; None simulates integers in float numbers. See `engine.py`."""
 
     def _add_quantizers(self, layer: LayerScheme, level: float) -> None:
         self.layer = layer
@@ -56,9 +61,24 @@ class _Quantized:
 
     def effective_weight(self) -> Tensor:
         """The weight that multiplies the input in training: quantized, and scaled where the layer's scheme says so."""
-        quantized = self.weight_quantizer(self.weight)
-        factor = self.weight_quantizer.factor(quantized, self.weight)
+        quantized, factor = self._quantized_weight()
         return quantized if factor is None else quantized * factor
+
+    def _quantized_weight(self) -> tuple[Tensor, Tensor | None]:
+        """The quantized weight, and the factor that adjusts its scale, if any."""
+        quantized = self.weight_quantizer(self.weight)
+        return quantized, self.weight_quantizer.factor(quantized, self.weight)
+
+    def _multiply(self, input: Tensor, weight: Tensor, factor: Tensor | None, bias: Tensor | None) -> Tensor:
+        """The input, quantized, times the quantized weight: by the engine, or in float numbers."""
+        output = None if self.engine is None else self.engine.product(self, input, weight, factor, bias)  # type: ignore[arg-type]
+        if output is not None:
+            return output
+        input = self._quantized_input(input)
+        return self._simulate(input, (weight if factor is None else weight * factor).to(input.dtype), bias)
+
+    def _simulate(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
 
     def integer_weight(self) -> IntegerWeight:
         """`effective_weight` as integers and a scale, exactly."""
@@ -84,10 +104,12 @@ class QuantConv2d(_Quantized, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H', W')."""
-        input = self._quantized_input(input)
+        return self._multiply(input, *self._quantized_weight(), self.bias)
+
+    def _simulate(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.same:
             input = pad_same(input, self.kernel_size, self.stride, self.dilation)
-        return self._conv_forward(input, self.effective_weight().to(input.dtype), self.bias)
+        return self._conv_forward(input, weight, bias)
 
 
 class QuantLinear(_Quantized, nn.Linear):
@@ -104,13 +126,14 @@ class QuantLinear(_Quantized, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, C_in) to (…, C_out)."""
-        input = self._quantized_input(input)
-        if self.training or self.layer.rescale_in_eval or self.layer.rescale == "none":
-            return F.linear(input, self.effective_weight().to(input.dtype), self.bias)
+        quantized, factor = self._quantized_weight()
+        if factor is None or self.training or self.layer.rescale_in_eval:
+            return self._multiply(input, quantized, factor, self.bias)
         # The official layer: logits smaller by the factor, so that the arg-max is the same but the loss is not.
-        quantized = self.weight_quantizer(self.weight)
-        factor = self.weight_quantizer.factor(quantized, self.weight)
-        return F.linear(input, quantized.to(input.dtype), None if self.bias is None else self.bias / factor)
+        return self._multiply(input, quantized, None, None if self.bias is None else self.bias / factor)
+
+    def _simulate(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(input, weight, bias)
 
 
 QuantLayer: TypeAlias = QuantConv2d | QuantLinear
@@ -118,11 +141,19 @@ QuantLayer: TypeAlias = QuantConv2d | QuantLinear
 
 def pad_same(input: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
     """Pad (B, C, H, W) as TensorFlow's "SAME" does: the surplus goes to the bottom and to the right."""
+    padding = same_padding(input, kernel, stride, dilation)
+    return F.pad(input, padding) if any(padding) else input
+
+
+def same_padding(
+    input: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, ...]:
+    """What `pad_same` adds to the left, right, top and bottom."""
     padding: list[int] = []
     for size, k, s, d in zip(input.shape[-2:], kernel, stride, dilation, strict=True):
         total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
         padding = [total // 2, total - total // 2, *padding]
-    return F.pad(input, padding) if any(padding) else input
+    return tuple(padding)
 
 
 def is_quantizable(module: nn.Module) -> bool:

@@ -57,6 +57,12 @@ def weight_peak(values: Tensor, per_channel: bool) -> Tensor:
     return _peak(_rows(_dense(values), per_channel)).view(-1, *[1] * (values.dim() - 1))
 
 
+def squash(weight: Tensor) -> Tensor:
+    """Tanh of a weight, float32: one function for all sizes, so that what was cut out of a tensor keeps its values."""
+    values = _dense(weight)
+    return native.tanh(values) if native.serves(values, of_any_size=True) else torch.tanh(values)
+
+
 @torch.library.custom_op("tenfold::quantize_weight", mutates_args=())
 def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, clamp: bool) -> Tensor:
     """Quantize a weight tensor.
@@ -76,7 +82,7 @@ def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, c
     Returns:
         float32 tensor of the weight's shape.
     """
-    values = torch.tanh(_dense(weight)) if clamp else _dense(weight).clone()
+    values = squash(weight) if clamp else _dense(weight).clone()
     peak = weight_peak(values, per_channel)
     if bits == FLOAT_BITS:
         return values.div_(peak) if clamp else values
@@ -100,7 +106,7 @@ def quantize_weight_backward(gradient: Tensor, weight: Tensor, per_channel: bool
 
     With t = tanh W and M = max|t| at m: (1 - t^2) (g / M - [m] sign(t_m) <g, t> / M^2).
     """
-    tanh = torch.tanh(_dense(weight))
+    tanh = squash(weight)
     gradient = _laid_out_as(tanh, gradient)
     if not per_channel and native.serves(tanh, gradient):
         return _weight_backward_natively(gradient, tanh)

@@ -18,6 +18,7 @@ from tenfold.quant.operators import (
     quantize_activation,
     quantize_weight,
     round_weight,
+    squash,
     standard_deviation,
     weight_peak,
 )
@@ -74,7 +75,7 @@ class WeightQuantizer(nn.Module):
         whole = self._whole(weight)
         rows = whole.flatten(1) if self.layer.per_channel else whole.reshape(1, -1)
         # tanh is not monotonic to the last bit, so its maximum is sought among its values.
-        magnitude = (rows.float().tanh() if self.layer.clamp else rows).abs()
+        magnitude = (squash(rows) if self.layer.clamp else rows).abs()
         largest = rows.gather(1, magnitude.argmax(1, keepdim=True))
         self.pinned_peak = largest.view(-1, *[1] * (weight.dim() - 1)).clone()
         self.pinned_factor = factor
@@ -150,6 +151,18 @@ class WeightQuantizer(nn.Module):
             return weight.std() / deviation
         fan_out = weight.shape[0] * weight[0, 0].numel() if weight.dim() > 2 else weight.shape[0]
         return 1 / (deviation * fan_out**0.5)
+
+    @torch.no_grad()
+    def peak(self, weight: Tensor) -> Tensor | None:
+        """What the quantized weight is multiplied by after rounding, 0-d or (C_out,); None with clamp, which does not.
+
+        Args:
+            weight: the float weight.
+        """
+        if self.layer.clamp:
+            return None
+        peak = weight_peak(self._whole(weight), self.layer.per_channel)
+        return peak.flatten() if self.layer.per_channel else peak.squeeze()
 
     @torch.no_grad()
     def integers(self, weight: Tensor) -> IntegerWeight:

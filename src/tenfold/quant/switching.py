@@ -118,6 +118,11 @@ class SwitchedBits(BitPolicy):
         return self.choices[self.switch.position]
 
     @property
+    def whole(self) -> Bits | None:
+        """The bits at the current position."""
+        return self.choices[self.switch.position]
+
+    @property
     def slot(self) -> int:
         """The current position."""
         return self.switch.position
@@ -159,6 +164,11 @@ class SearchedBits(SwitchedBits):
     def bits(self) -> Bits:
         """What they round to."""
         return self.learned[self.switch.position].bits
+
+    @property
+    def whole(self) -> Bits | None:
+        """The frozen bits at the current position, or None while learning."""
+        return self.learned[self.switch.position].whole
 
 
 class SwitchableBatchNorm(nn.Module):

@@ -80,6 +80,11 @@ class TrainConfig:
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format inside the forward and backward pass; weights, and evaluation, stay fp32."""
+    engine: Literal["auto", "simulated", "integer"] = "auto"
+    """How quantized layers multiply: in float numbers on a grid (simulated), on 8-bit integers with the same outputs to
+    float rounding (integer; CPUs with VNNI), or on integers where this machine can (auto)."""
+    engine_backward: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the backward products of the integer engine; bf16 is faster, and rounds gradients to 8 bits."""
     channels_last: bool = True
     """Keep images and weights in channels-last order, which convolutions on CPUs and GPUs prefer."""
     compile: bool = False
@@ -226,6 +231,8 @@ _RULES: dict[str, Rule] = {
     "ema_warmup": _FLAG,
     "clip_grad": _optional(_POSITIVE),
     "precision": _choice("fp32", "bf16", "fp16"),
+    "engine": _choice("auto", "simulated", "integer"),
+    "engine_backward": _choice("fp32", "bf16"),
     "channels_last": _FLAG,
     "compile": _FLAG,
     "deterministic": _FLAG,

@@ -18,6 +18,7 @@ from tenfold.cost import Budget, Profile, interleaved, profile
 from tenfold.errors import BudgetError, DataError, UsageError
 from tenfold.export.artifact import write_artifact
 from tenfold.files import write_text, written_whole
+from tenfold.kernels.depthwise import native_depthwise
 from tenfold.methods import Method
 from tenfold.tasks import Picture, Task
 from tenfold.train import record
@@ -26,6 +27,7 @@ from tenfold.train.checkpoints import CheckpointFolder, Found, remove_leftovers
 from tenfold.train.config import TrainConfig
 from tenfold.train.display import Display
 from tenfold.train.distributed import World, broadcast_tensors, join_world, wait_for_all
+from tenfold.train.engine import choose_engine, engine_facts, engine_text
 from tenfold.train.evaluation import evaluate_passes
 from tenfold.train.interrupts import stop_requests
 from tenfold.train.journal import Journal
@@ -123,6 +125,8 @@ def fit(
         if found is not None and run.is_best and world.is_first:
             checkpoints.keep_best(found.path)  # the kill may have come just before this
         found = None  # frees the memory of its tensors
+        if text := engine_text(engine_facts(config, world.device, run.network)):
+            display.note(text)
         if world.is_first:
             write_text(run_dir / "config.json", _json(record.config_file(order, world)))
         with (
@@ -131,7 +135,7 @@ def fit(
             ) as journal,
             display.live(epochs=config.epochs, steps_per_epoch=steps_per_epoch, first_step=run.step),
         ):
-            with stop_requests(launched=world.size > 1) as stop:
+            with native_depthwise(run.network), stop_requests(launched=world.size > 1) as stop:
                 Loop(
                     run,
                     task,
@@ -229,7 +233,7 @@ def _attach(network: nn.Module, order: Order, world: World, before: Profile) -> 
     network.to(world.device)
     if order.config.channels_last:
         network.to(memory_format=torch.channels_last)
-    return network
+    return quant.use_engine(network, choose_engine(order.config, world.device, network))
 
 
 def _calibrate(network: nn.Module, order: Order, world: World) -> None:
@@ -250,6 +254,8 @@ def _finish(
     world, task = run.world, order.task
     run.share_buffers()
     network = restore_batch_norm(run.evaluated)
+    engine = engine_facts(order.config, world.device, network)
+    quant.use_engine(network, None)  # what leaves is judged as it will be used
     for method in order.methods:
         network = method.finish(network, _training_images(order, world))
     network.eval()
@@ -274,6 +280,7 @@ def _finish(
         settings=settings,
         float_metrics=float_metrics,
         latency_ms=latency_ms,
+        engine=engine,
     )
     artifact = run_dir / "artifact.safetensors"
     if world.is_first:

@@ -82,9 +82,13 @@ def identity(order: Order, network: nn.Module, *, steps_per_epoch: int, processe
     """What must be equal for a checkpoint to be the beginning of this very training."""
     asked = order.to_dict()
     train = {name: value for name, value in asked.pop("train").items() if name not in FREE_TO_CHANGE}
+    # What counts is the engine at work: "auto" means another one on another machine.
+    del train["engine"], train["engine_backward"]
+    engine = next((layer.engine for _, layer in quant.quantized_layers(network) if layer.engine is not None), None)
     return {
         **asked,
         "train": train,
+        **({} if engine is None else {"engine": f"integer, backward in {engine.backward}"}),
         "schemes": schemes_of(network),
         "steps_per_epoch": steps_per_epoch,
         "processes": processes,
@@ -174,6 +178,7 @@ def build_report(
     settings: Sequence[Mapping[str, Any]],
     float_metrics: Mapping[str, float] | None,
     latency_ms: float | None,
+    engine: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of `report.json`."""
     asked = order.to_dict()
@@ -210,6 +215,8 @@ def build_report(
     for method in order.methods:
         if found := method.report(network):
             report.setdefault("found", {})[method.name] = found
+    if engine:
+        report["engine"] = dict(engine)
     if latency_ms is not None:
         report["latency_ms"] = latency_ms
     return report

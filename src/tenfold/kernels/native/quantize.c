@@ -99,6 +99,33 @@ void LEVEL(moments)(const float *x, int64_t n, double *sums) {
     sums[1] = second;
 }
 
+/* A fused product and sum where the processor has it in one instruction; for polynomials of our own only. */
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define FUSED(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#define FUSED(a, b, c) ((a) * (b) + (c))
+#endif
+
+/* t = tanh(x), to 3e-7: the rational approximation of degree 13 over 6 of Eigen and XLA. */
+static inline float squashed(float x) {
+    x = clamped(x, -7.90531110763549805f, 7.90531110763549805f);
+    float s = x * x;
+    float p = FUSED(s, -2.76076847742355e-16f, 2.00018790482477e-13f);
+    p = FUSED(s, p, -8.60467152213735e-11f);
+    p = FUSED(s, p, 5.12229709037114e-08f);
+    p = FUSED(s, p, 1.48572235717979e-05f);
+    p = FUSED(s, p, 6.37261928875436e-04f);
+    p = FUSED(s, p, 4.89352455891786e-03f);
+    float q = FUSED(s, 1.19825839466702e-06f, 1.18534705686654e-04f);
+    q = FUSED(s, q, 2.26843463243900e-03f);
+    q = FUSED(s, q, 4.89352518554385e-03f);
+    return x * p / q;
+}
+
+void LEVEL(tanh)(const float *x, float *t, int64_t n) {
+    for (int64_t i = 0; i < n; i++) t[i] = squashed(x[i]);
+}
+
 /* out = g * (1 - t^2) / peak, the gradient of tanh(w) / peak but for the maximum; sums = <g, t>. */
 void LEVEL(tanh_backward)(const float *g, const float *t, float *out, int64_t n, float peak, double *sums) {
     double total = 0.0;

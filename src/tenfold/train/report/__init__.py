@@ -10,6 +10,7 @@ from tenfold.files import write_text
 from tenfold.train.report import facts, pixels, sections
 from tenfold.train.report.atoms import atoms_left
 from tenfold.train.report.bits import learned_bits
+from tenfold.train.report.cells import cells_found
 from tenfold.train.report.choices import choices_made
 from tenfold.train.report.markup import tag
 from tenfold.train.report.page import page
@@ -26,8 +27,9 @@ def write_report(report: Mapping[str, Any], path: str | Path) -> Path:
             "predicted_bytes", "worst_steps", "top1_agreement", "top1") and "bench" (rows with "file", "engine",
             "median_ms", "spread_ms"), "settings" (AdaBits: a row for each bit-width with "name", "metrics", "cost") and
             "found" (by method; FracBits: "limits", "used", "offset", "layers", "trajectory"; AtomNAS: "quantity",
-            "limits", "cost", "blocks", "trajectory"; AutoNL: "limit", "macs", "sites", "trajectory"), "pictures" (rows
-            with "file", such as pictures/1.png beside the page, and "caption"). What is missing is left out.
+            "limits", "cost", "blocks", "trajectory"; AutoNL: "limit", "macs", "sites", "trajectory"; AutoSpace:
+            "limits", "space", "chosen", "trajectory"), "pictures" (rows with "file", such as pictures/1.png beside the
+            page, and "caption"). What is missing is left out.
         path: the file to write, such as `RUN/report.html`.
 
     Returns:
@@ -58,6 +60,7 @@ def render_report(report: Mapping[str, Any], folder: Path | None = None) -> str:
         pixels.classes(report),
         pixels.pictures(report, folder),
         choices_made(report),
+        cells_found(report),
         atoms_left(report),
         learned_bits(report),
         sections.layers(report),

@@ -1,0 +1,108 @@
+"""`tenfold search measure`: a table of what many candidates reach on one's own tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from tenfold.cli.output import to_stderr, to_stdout, write_json
+from tenfold.cli.train_flags import TrainFlags, overrides
+from tenfold.errors import UsageError
+
+_WHAT = Group("What to measure", sort_key=1)
+_HOW = Group("How to go about it", sort_key=2)
+
+
+def measure(
+    *,
+    model: Annotated[str, Parameter(group=_WHAT)] = "multires",
+    vary: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = (),
+    on: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = ("classify",),
+    count: Annotated[int, Parameter(group=_WHAT)] = 100,
+    channels: Annotated[int, Parameter(group=_WHAT)] = 128,
+    image_size: Annotated[int | None, Parameter(group=_WHAT)] = None,
+    subset: Annotated[int | None, Parameter(group=_WHAT)] = None,
+    jobs: Annotated[int, Parameter(group=_HOW)] = 1,
+    where: Annotated[Literal["processes", "ray"], Parameter(group=_HOW)] = "processes",
+    code_seed: Annotated[int, Parameter(group=_HOW)] = 0,
+    out: Annotated[Path, Parameter(name=("--out", "-o"), group=_HOW)] = Path("runs/measure"),
+    resume: Annotated[bool, Parameter(group=_HOW, negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", group=_HOW, negative=())] = False,
+    train: Annotated[TrainFlags | None, Parameter(name="*")] = None,
+) -> None:
+    """Train many candidates briefly, and keep a table of what each reached.
+
+    Leaves table.parquet: a row for each candidate with its code, the metrics on every task, its cost, and signals from
+    before and early in the training.
+
+    Args:
+        model: multires (codes of 27 numbers), or any model with options to vary.
+        vary: an option and its values, such as --vary width=0.25,0.5,1; may be repeated. Not for multires.
+        on: a task and its data, such as --on classify=FOLDER --on segment=FOLDER; default: classify, on the digits.
+        count: candidates. A larger number with --resume adds to those that are there.
+        channels: largest number of channels in codes of multires, a multiple of 8.
+        image_size: side of the networks' input in pixels.
+        subset: train on so many images only.
+        jobs: trainings at a time, each on one core.
+        where: in processes of this machine, or as tasks of Ray; RAY_ADDRESS names its cluster.
+        code_seed: of the codes.
+        out: the folder.
+        resume: go on with the measurement in the folder.
+        as_json: print one JSON object.
+        train: the options of each training.
+    """
+    from tenfold.search import CandidateSpace, TaskOrder
+    from tenfold.search import measure as measure_all
+    from tenfold.train import load_recipe
+
+    if model == "multires":
+        if vary:
+            raise UsageError("--vary does not go with --model multires, whose code varies. Leave it out.")
+        space = CandidateSpace.multires(channels)
+    else:
+        space = CandidateSpace(model=model, choices=dict(map(_choices, vary)))
+    given: dict[str, Any] = {"image_size": image_size, "subset": subset}
+    options = {name: value for name, value in given.items() if value is not None}
+    tasks = []
+    for one in on:
+        kind, _, data = one.partition("=")
+        tasks.append(TaskOrder(kind=kind, options={**options, **({"data": data} if data else {})}))
+
+    def tell(done: int, total: int, row: dict[str, Any]) -> None:
+        values = {name: value for name, value in row["values"].items() if "/" in name and not name.startswith("cost/")}
+        told = row["error"] or ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
+        to_stderr(f"{done}/{total}  {told}")
+
+    table = measure_all(
+        space,
+        tasks,
+        count=count,
+        config=load_recipe(overrides=overrides(train)).train,
+        out=out,
+        where=where,
+        jobs=jobs,
+        seed=code_seed,
+        resume=resume,
+        tell=tell,
+    )
+    if as_json:
+        write_json({"table": table, "candidates": count})
+    else:
+        to_stdout(f"{count} candidates in {table}")
+
+
+def _choices(text: str) -> tuple[str, Sequence[int | float]]:
+    name, equals, values = text.partition("=")
+    try:
+        found = [json.loads(value) for value in values.split(",")]
+    except ValueError:
+        found = []
+    if not (name and equals and found) or any(type(one) not in (int, float) for one in found):
+        raise UsageError(f"--vary {text!r} is not allowed. Write an option and its numbers, such as width=0.25,0.5,1.")
+    if len(set(found)) < len(found):
+        raise UsageError(f"--vary {text!r} names a value twice; keep one of them.")
+    return name, found

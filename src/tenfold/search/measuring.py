@@ -1,0 +1,272 @@
+"""A benchmark of one's own: train many candidates briefly on one's tasks, and keep a table of what each reached.
+
+One candidate is one file, written whole; so a run that was killed goes on with those that are missing, and a worker
+that was lost costs its candidate's time and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+from tenfold.errors import DataError, TenfoldError, UsageError, require
+from tenfold.files import write_text, written_whole
+from tenfold.search.candidates import CandidateSpace, code_key
+from tenfold.tasks import registry
+from tenfold.train.config import TrainConfig
+from tenfold.train.interrupts import Interrupted
+
+TABLE_FILE = "table.parquet"
+ORDER_FILE = "measure.json"
+_TRIES = 3
+Where = Literal["processes", "ray"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOrder:
+    """A task to measure on."""
+
+    kind: str
+    """A name of the task registry; the columns of the table begin with it."""
+    options: Mapping[str, Any]
+    """Options of it, among them `data`."""
+
+
+def measure(
+    space: CandidateSpace,
+    tasks: Sequence[TaskOrder],
+    *,
+    count: int,
+    config: TrainConfig,
+    out: str | Path,
+    where: Where = "processes",
+    jobs: int = 1,
+    seed: int = 0,
+    resume: bool = False,
+    tell: Any = None,
+) -> Path:
+    """Train candidates, each on every task, by the ordinary `fit`, and write the table.
+
+    The table has a column for every number of the code; for each task its metrics as `TASK/METRIC`, signals as
+    `TASK.SIGNAL` (before the training, and the metrics after each epoch but the last), and `cost/macs`, `cost/params`
+    on the first task. What could not be measured is NaN, and the column `error` says why.
+
+    Args:
+        space: where codes are drawn from.
+        tasks: of different kinds.
+        count: candidates.
+        config: of every training.
+        out: folder of the run: `candidates/` with a file for each that is done, and the table.
+        where: in processes of this machine, or as tasks of a Ray cluster that this process may join.
+        jobs: trainings at a time on this machine; Ray decides by itself.
+        seed: of the codes.
+        resume: go on with the run in `out`.
+        tell: called with (done, count, row) after each candidate.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        UsageError: if an argument does not fit, or `out` holds a run of other arguments.
+        MissingExtraError: if pyarrow, or Ray where it is asked for, is not installed.
+        DataError: if no candidate could be measured.
+    """
+    require("pyarrow", "search")
+    if where == "ray":
+        require("ray", "ray")
+    kinds = [task.kind for task in tasks]
+    if not kinds or len(set(kinds)) < len(kinds):
+        raise UsageError(f"tasks are {', '.join(kinds) or 'none'}; name at least one, and each once.")
+    if count < 1 or jobs < 1:
+        raise UsageError(f"count is {count} and jobs is {jobs}; allowed are whole numbers from 1.")
+    codes, folder = space.draw(count, seed), Path(out)
+    for task in tasks:
+        registry.create(task.kind, **task.options)  # says what is wrong with the data before any worker starts
+    _open_folder(folder, space, tasks, config, seed, resume=resume)
+    done = {at: row for at, code in enumerate(codes) if (row := _read_row(_row_file(folder, at), code)) is not None}
+    orders = {at: (space, code, list(tasks), config) for at, code in enumerate(codes) if at not in done}
+    run = _on_ray if where == "ray" else _in_processes
+    for at, row in run(orders, jobs):
+        write_text(_row_file(folder, at), json.dumps(row) + "\n")
+        done[at] = row
+        if tell is not None:
+            tell(len(done), count, row)
+    return _write_table(folder / TABLE_FILE, codes, [done[at] for at in range(count)])
+
+
+def _row_file(folder: Path, at: int) -> Path:
+    return folder / "candidates" / f"{at:06d}.json"
+
+
+def _open_folder(
+    folder: Path, space: CandidateSpace, tasks: Sequence[TaskOrder], config: TrainConfig, seed: int, *, resume: bool
+) -> None:
+    """Write down what is measured, or see that it is what the folder was made for. More candidates may be asked for."""
+    order = {
+        "model": space.model,
+        "choices": {name: list(values) for name, values in space.choices.items()},
+        "tasks": [asdict(task) for task in tasks],
+        "train": config.to_dict(),
+        "seed": seed,
+    }
+    order = json.loads(json.dumps(order))
+    path = folder / ORDER_FILE
+    if not path.exists():
+        write_text(path, json.dumps(order, indent=1) + "\n")
+        return
+    if not resume:
+        raise UsageError(
+            f"{folder} already holds a measurement. Go on with it by resume (--resume), or choose another."
+        )
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}. Choose another folder, or put a copy of it back.") from error
+    differing = [name for name in order if not isinstance(stored, dict) or stored.get(name) != order[name]]
+    if differing:
+        raise UsageError(
+            f"{folder} holds a measurement with other {', '.join(differing)}: {path.name} has them. Rows that were "
+            "measured differently cannot be compared; use the same, or another folder."
+        )
+
+
+def _read_row(path: Path, code: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A finished candidate; None if it is missing, damaged, or another one, and so to be measured again."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return row if row["code"] == code_key(code) and isinstance(row["values"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def measure_one(
+    space: CandidateSpace, code: Mapping[str, int | float], tasks: Sequence[TaskOrder], config: TrainConfig
+) -> dict[str, Any]:
+    """Train one candidate on every task; what a worker does.
+
+    Returns:
+        `code`, `values` by column, and `error`: "" or what went wrong.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # the others have the other cores
+    values: dict[str, float] = {}
+    errors = []
+    for number, order in enumerate(tasks):
+        try:
+            values |= _measure_on(space, code, order, config, with_cost=number == 0)
+        except Interrupted:
+            raise
+        except (TenfoldError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+            errors.append(f"{order.kind}: {error}")  # such as a loss that became NaN: that, too, is a result
+    return {"code": code_key(code), "values": values, "error": "; ".join(errors)}
+
+
+def _measure_on(
+    space: CandidateSpace, code: Mapping[str, int | float], order: TaskOrder, config: TrainConfig, *, with_cost: bool
+) -> dict[str, float]:
+    import torch
+
+    from tenfold import tasks
+    from tenfold.cost import profile
+    from tenfold.models import build
+    from tenfold.search.signals import zero_cost_signals
+    from tenfold.train import fit
+
+    task = tasks.create(order.kind, **order.options)
+    architecture = space.architecture(code, per_pixel=task.per_pixel)
+    torch.manual_seed(config.seed)
+    network = build(architecture, num_classes=task.describe()["num_outputs"], in_channels=task.input_shape[0])
+    counted = profile(network, task.example())
+    found: dict[str, float] = {"cost/macs": counted.macs, "cost/params": counted.params} if with_cost else {}
+    batch = next(iter(task.train_batches(epoch=0, batch_size=config.batch_size, seed=config.seed)))
+    found |= {f"{order.kind}.{name}": value for name, value in zero_cost_signals(network, task, *batch).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        result = fit(network, task, config=config, run_dir=Path(folder) / "run", quiet=True)
+        curves = result.report["curves"]
+    for row in curves[:-1]:
+        for name in ("train_loss", task.main_metric):
+            found[f"{order.kind}.{name}_{row['epoch']:.0f}"] = row[name] if row[name] is not None else math.nan
+    first = {task.main_metric: result.metrics[task.main_metric]}
+    found |= {f"{order.kind}/{name}": value for name, value in {**first, **result.metrics}.items() if name != "loss"}
+    return found
+
+
+def _lost(order: Any) -> dict[str, Any]:
+    return {"code": code_key(order[1]), "values": {}, "error": f"its worker was lost {_TRIES} times"}
+
+
+def _in_processes(
+    orders: Mapping[int, Any], jobs: int, work: Callable[..., dict[str, Any]] = measure_one
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run orders in processes; those of a process that died are tried again, alone once they were suspects."""
+    tries = dict.fromkeys(orders, 0)
+    waiting = list(orders)
+    while waiting:
+        # A death breaks the whole pool and hides whose it was: one at a time, the guilty one is certain.
+        suspects = [at for at in waiting if tries[at]]
+        batch, width = (suspects[:1], 1) if suspects else (waiting, jobs)
+        with ProcessPoolExecutor(width, mp_context=get_context("spawn")) as pool:
+            running: dict[Future[dict[str, Any]], int] = {}
+            queue = list(batch)
+            try:
+                while queue or running:
+                    while queue and len(running) < width:
+                        at = queue.pop(0)
+                        running[pool.submit(work, *orders[at])] = at
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        row = future.result()
+                        at = running.pop(future)
+                        waiting.remove(at)
+                        yield at, row
+            except BrokenProcessPool:
+                for at in running.values():
+                    tries[at] += 1
+        for at in [one for one in waiting if tries[one] >= _TRIES]:
+            waiting.remove(at)
+            yield at, _lost(orders[at])
+
+
+def _on_ray(
+    orders: Mapping[int, Any], _jobs: int, work: Callable[..., dict[str, Any]] = measure_one
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run orders as Ray tasks; one whose worker or machine was lost is tried again elsewhere."""
+    ray: Any = require("ray", "ray")
+    if not ray.is_initialized():
+        # An address in the environment is that of a cluster; without, Ray starts here.
+        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, configure_logging=False)
+    remote = ray.remote(num_cpus=1, max_retries=_TRIES - 1)(work)
+    running = {remote.remote(*order): at for at, order in orders.items()}
+    while running:
+        ready, _ = ray.wait(list(running), num_returns=1)
+        for one in ready:
+            at = running.pop(one)
+            try:
+                row = ray.get(one)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+                row = _lost(orders[at])
+            yield at, row
+
+
+def _write_table(path: Path, codes: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Path:
+    if not any(row["values"] for row in rows):
+        raise DataError(f"no candidate could be measured. The first said: {rows[0]['error']}")
+    import pyarrow
+    import pyarrow.parquet
+
+    names = dict.fromkeys(name for row in rows for name in row["values"])
+    columns: dict[str, list[Any]] = {name: [code[name] for code in codes] for name in codes[0]}
+    columns |= {name: [float(row["values"].get(name, math.nan)) for row in rows] for name in names}
+    columns["error"] = [row["error"] for row in rows]
+    with written_whole(path) as part:
+        pyarrow.parquet.write_table(pyarrow.table(columns), part, compression="zstd")
+    return path

@@ -1,0 +1,59 @@
+"""The search by propagation: better than its table, within the budget, the same after a kill; predictors learn."""
+
+import numpy as np
+import pytest
+
+from search.test_tables import small_table
+from tenfold import build
+from tenfold.cost import Budget, profile
+from tenfold.errors import BudgetError, CheckpointError, UnknownNameError, UsageError
+from tenfold.search.code_costs import CodeCosts
+from tenfold.search.ncp import NcpConfig, Target, search_ncp
+from tenfold.search.predictors import PREDICTORS, create_predictor
+
+SMALL = NcpConfig(predictor="gp", starts=4, iterations=5, cost_weights=(0.0, 0.1))
+BUDGET = Budget(macs=400_000_000)
+
+
+@pytest.mark.parametrize("kind", [one for one in PREDICTORS if one != "catboost"])
+def test_predictors_learn_a_smooth_table(kind):
+    table, fresh = small_table(120), small_table(60, seed=1)
+    predictor = create_predictor(kind, table.space).fit(table.codes, table.column("seg"))
+    estimate = predictor.predict(fresh.codes)
+    truth = fresh.codes.sum(1)
+    assert np.corrcoef(estimate.mean, truth)[0, 1] > 0.8
+    assert (estimate.std >= 0).all()
+
+
+def test_what_is_found_beats_the_table_and_keeps_the_budget(tmp_path):
+    table = small_table()
+    result = search_ncp(table, [Target(name="seg")], budget=BUDGET, config=SMALL, run_dir=tmp_path / "run")
+    assert result.best.score > result.start.score
+    assert result.best.costs["macs"] <= BUDGET.macs
+    costs = [one.costs["macs"] for one in result.front]
+    assert costs == sorted(costs)
+    network = build(result.best.architecture(num_classes=50))
+    assert profile(network, (3, 128, 128)).macs == result.best.costs["macs"]
+    # A round that is done is not done again, and the end is the same.
+    (tmp_path / "run" / "round_1.npz").unlink()
+    again = search_ncp(table, [Target(name="seg")], budget=BUDGET, config=SMALL, run_dir=tmp_path / "run")
+    assert again.best.code == result.best.code
+    assert [one.code for one in again.front] == [one.code for one in result.front]
+    with pytest.raises(CheckpointError, match="holds another search: targets"):
+        search_ncp(table, [Target(name="seg/mAcc")], budget=BUDGET, config=SMALL, run_dir=tmp_path / "run")
+
+
+def test_what_cannot_be_searched_is_said():
+    table = small_table()
+    with pytest.raises(BudgetError, match=r"no code keeps macs=1\.00 k"):
+        search_ncp(table, [Target(name="seg")], budget=Budget(macs=1000), config=SMALL)
+    with pytest.raises(UsageError, match="only macs and params are counted"):
+        search_ncp(table, [Target(name="seg")], budget=Budget(bitops=1000), config=SMALL)
+    with pytest.raises(UnknownNameError, match="The table has: seg"):
+        search_ncp(table, [Target(name="video")], config=SMALL)
+    with pytest.raises(UnknownNameError, match="predictor"):
+        create_predictor("oracle", table.space)
+    with pytest.raises(UsageError, match="NAME=WEIGHT"):
+        Target.parse("seg=-1")
+    with pytest.raises(UsageError, match="above zero"):
+        CodeCosts(num_classes=0)
