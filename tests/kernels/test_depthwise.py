@@ -94,7 +94,7 @@ def test_every_instruction_set(kernel, monkeypatch):
         function = getattr(loaded, f"tenfold_depthwise_backward_{level}")
         function.argtypes, function.restype = library._SIGNATURES["depthwise_backward"]
         stand_in = SimpleNamespace(depthwise_backward=function)
-        monkeypatch.setattr(depthwise, "native", lambda stand_in=stand_in: stand_in)
+        monkeypatch.setattr(depthwise, "required", lambda stand_in=stand_in: stand_in)
         assert_close(depthwise_backward(gradient, x, weight, stride=2, padding=kernel // 2), expected, 1e-5)
 
 
@@ -146,7 +146,7 @@ def test_nan_goes_where_it_goes_in_pytorch():
 
 @needs_library
 def test_an_exhausted_memory_is_an_error(monkeypatch):
-    monkeypatch.setattr(depthwise, "native", lambda: SimpleNamespace(depthwise_backward=lambda *_: 1))
+    monkeypatch.setattr(depthwise, "required", lambda: SimpleNamespace(depthwise_backward=lambda *_: 1))
     with pytest.raises(MemoryError, match="no memory for the buffers"):
         depthwise_backward(*case(1, 8, 9, 9, 5, 1, 2), padding=2)
 

@@ -7,6 +7,7 @@ their work to do, and sum nothing across parts.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,23 @@ def each_block(count: int, work: Callable[[int, int], Any]) -> Sequence[Any]:
     if threads == 1 or len(starts) < _ENOUGH:
         return [one(start) for start in starts]
     return list(_threads(threads).map(one, starts))
+
+
+def sum_blocks(count: int, sums: int, work: Callable[[int, int, Any], None]) -> list[float]:
+    """Call `work(start, length, buffer)` for every block; what it has put into its buffer, summed over the blocks.
+
+    Args:
+        count: numbers in the array.
+        sums: double-precision numbers in a buffer.
+        work: fills the buffer, a ctypes array.
+    """
+
+    def one(start: int, length: int) -> Any:
+        buffer = (ctypes.c_double * sums)()
+        work(start, length, buffer)
+        return buffer
+
+    return [sum(column) for column in zip(*each_block(count, one), strict=True)] or [0.0] * sums
 
 
 def each_part(most: int, work: Callable[[int, int], Any]) -> None:

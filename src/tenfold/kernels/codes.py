@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tenfold.kernels.blocks import each_block
-from tenfold.kernels.library import native
+from tenfold.kernels.blocks import each_block, sum_blocks
+from tenfold.kernels.library import required
 from tenfold.kernels.quantization import serves
 
 _FLOAT_BYTES = 4
@@ -56,8 +56,7 @@ def encode(values: Tensor, rounding: Rounding) -> tuple[Tensor, bool]:
         if is_broken:
             level.nan_to_num_(0)
         return level.mul_(how.stretch).add_(how.start).to(torch.uint8), is_broken
-    library, codes = native(), torch.empty_like(values, dtype=torch.uint8)
-    assert library is not None
+    library, codes = required(), torch.empty_like(values, dtype=torch.uint8)
     source, target = values.data_ptr(), codes.data_ptr()
     options = (how.scale, how.shift, how.steps, float(how.top), how.floors, how.stretch, how.start)
 
@@ -102,14 +101,12 @@ def decode_backward(
         masked = torch.where((values <= low) | (values >= high), 0, whole)
         reference = codes.float().mul_(unit).add_(offset) if calibrated else values.clamp(low, high)
         return masked, float((whole * reference).sum()), float((masked * values).sum())
-    library, masked = native(), torch.empty_like(values)
-    assert library is not None
+    library, masked = required(), torch.empty_like(values)
     is_bfloat16 = gradient.dtype == torch.bfloat16
     options = (factor, unit, offset, low, high, calibrated)
     places = (gradient.data_ptr(), values.data_ptr(), codes.data_ptr(), masked.data_ptr())
 
-    def work(start: int, length: int) -> tuple[float, float]:
-        sums = (ctypes.c_double * 2)()
+    def work(start: int, length: int, sums: Any) -> None:
         library.decode_backward(
             places[0] + gradient.element_size() * start,
             is_bfloat16,
@@ -120,7 +117,6 @@ def decode_backward(
             *options,
             sums,
         )
-        return sums[0], sums[1]
 
-    sums = each_block(values.numel(), work)
-    return masked, sum(one for one, _ in sums), sum(one for _, one in sums)
+    outer, inner = sum_blocks(values.numel(), 2, work)
+    return masked, outer, inner

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.kernels.blocks import each_part
-from tenfold.kernels.library import native
+from tenfold.kernels.library import native, required
 
 KERNELS = (5, 7)
 """Sizes for which the native kernel is faster. With 3, PyTorch's waits for memory, too, and nothing is to be won."""
@@ -76,8 +76,7 @@ def depthwise_backward(
     Raises:
         MemoryError: if there is none for the buffers, which take less than a megabyte a thread.
     """
-    library = native()
-    assert library is not None
+    library = required()
     dtype, (channels, _, kernel, _) = x.dtype, weight.shape
     x, gradient = x.float(), gradient.float().contiguous(memory_format=torch.channels_last)
     taps = weight.detach().float().reshape(channels, kernel * kernel).t().contiguous()

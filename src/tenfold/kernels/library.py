@@ -84,6 +84,13 @@ def native() -> Library | None:
     return loaded if _is_on and isinstance(loaded, Library) else None
 
 
+def required() -> Library:
+    """The library, for callers that have asked whether there is one."""
+    library = native()
+    assert library is not None
+    return library
+
+
 def state() -> tuple[bool, str]:
     """Whether native kernels are in use, and which, or why not."""
     loaded = _loaded()

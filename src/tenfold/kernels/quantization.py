@@ -6,13 +6,13 @@ are in `quant/operators.py`, which asks `serves` first.
 
 from __future__ import annotations
 
-import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tenfold.kernels.blocks import each_block
-from tenfold.kernels.library import Library, native
+from tenfold.kernels.blocks import each_block, sum_blocks
+from tenfold.kernels.library import native, required
 
 KINDS = {"none": 0, "original": 1, "symmetric": 1, "modified": 2, "centered": 3}
 """How a scheme puts scaled numbers on levels; "none" leaves them."""
@@ -64,7 +64,7 @@ def affine_round(
         unit: see the formula.
         offset: see the formula.
     """
-    library, source, target = _library(), values.data_ptr(), out.data_ptr()
+    library, source, target = required(), values.data_ptr(), out.data_ptr()
     options = (scale, shift, steps, float(2**bits - 1), KINDS[kind], unit, offset)
 
     def work(start: int, length: int) -> None:
@@ -83,22 +83,20 @@ def clip_backward(
         `gradient` where `low < values < high`, else 0; its inner product with `output`, or with the clipped values if
         not `calibrated`; that of the masked gradient with `values`.
     """
-    library, masked = _library(), torch.empty_like(values)
+    library, masked = required(), torch.empty_like(values)
     pointers = [one.data_ptr() for one in (gradient, values, output, masked)]
 
-    def work(start: int, length: int) -> tuple[float, float]:
-        sums = (ctypes.c_double * 2)()
+    def work(start: int, length: int, sums: Any) -> None:
         places = [one + _BYTES * start for one in pointers]
         library.clip_backward(*places, length, low, high, calibrated, sums)
-        return sums[0], sums[1]
 
-    sums = each_block(values.numel(), work)
-    return masked, sum(one for one, _ in sums), sum(one for _, one in sums)
+    outer, inner = sum_blocks(values.numel(), 2, work)
+    return masked, outer, inner
 
 
 def tanh(values: Tensor) -> Tensor:
     """Tanh to 3e-7, in a tenth of the time of PyTorch's, which is exact to half a unit in the last place."""
-    library, out = _library(), torch.empty_like(values)
+    library, out = required(), torch.empty_like(values)
     source, target = values.data_ptr(), out.data_ptr()
 
     def work(start: int, length: int) -> None:
@@ -110,36 +108,27 @@ def tanh(values: Tensor) -> Tensor:
 
 def moments(values: Tensor) -> tuple[float, float]:
     """The sum of the numbers and of their squares."""
-    library, source = _library(), values.data_ptr()
+    library, source = required(), values.data_ptr()
 
-    def work(start: int, length: int) -> tuple[float, float]:
-        sums = (ctypes.c_double * 2)()
+    def work(start: int, length: int, sums: Any) -> None:
         library.moments(source + _BYTES * start, length, sums)
-        return sums[0], sums[1]
 
-    sums = each_block(values.numel(), work)
-    return sum(one for one, _ in sums), sum(one for _, one in sums)
+    first, second = sum_blocks(values.numel(), 2, work)
+    return first, second
 
 
 def tanh_backward(gradient: Tensor, tanh: Tensor, peak: float) -> tuple[Tensor, float]:
     """`gradient (1 - tanh^2) / peak`, and the inner product of gradient and tanh."""
-    library, out = _library(), torch.empty_like(tanh)
+    library, out = required(), torch.empty_like(tanh)
     pointers = [one.data_ptr() for one in (gradient, tanh, out)]
 
-    def work(start: int, length: int) -> float:
-        sums = (ctypes.c_double * 1)()
+    def work(start: int, length: int, sums: Any) -> None:
         library.tanh_backward(*[one + _BYTES * start for one in pointers], length, peak, sums)
-        return sums[0]
 
-    return out, sum(each_block(tanh.numel(), work))
+    (inner,) = sum_blocks(tanh.numel(), 1, work)
+    return out, inner
 
 
 def find(values: Tensor, wanted: float) -> int:
     """The first position, in the order of memory, that holds a number; -1 if none does."""
-    return int(_library().find(values.data_ptr(), values.numel(), wanted))
-
-
-def _library() -> Library:
-    library = native()
-    assert library is not None
-    return library
+    return int(required().find(values.data_ptr(), values.numel(), wanted))

@@ -91,7 +91,7 @@ class Attend(nn.Module):
         return result * valid.flatten(1).any(1)[:, None, None, None]
 
     def _everywhere(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, count: int) -> Tensor:
-        rate = pool_rate(*key.shape[-2:]) if self.pool == "auto" else self.pool
+        rate = self._rate(key)
         if rate > 1:
             key, value, valid = _pooled(key, value, valid, rate)
         batch, inner = query.shape[:2]
@@ -107,6 +107,10 @@ class Attend(nn.Module):
         found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=mask, scale=1.0)
         return found[:, 0].transpose(1, 2).reshape(query.shape)
 
+    def _rate(self, key: Tensor) -> int:
+        """By how much keys of this size are pooled."""
+        return pool_rate(*key.shape[-2:]) if self.pool == "auto" else self.pool
+
     def _placed(self, x: Tensor) -> Tensor:
         return x + sine_code(x.shape[1], *x.shape[-2:]).to(x) if self.position else x
 
@@ -116,7 +120,7 @@ class Attend(nn.Module):
         batch, count = frames.shape[:2]
         flat = frames.flatten(0, 1)
         query, key = self.query(self._placed(x)) * self.scale, self.key(self._placed(flat))
-        rate = 1 if self.radius is not None else pool_rate(*key.shape[-2:]) if self.pool == "auto" else self.pool
+        rate = 1 if self.radius is not None else self._rate(key)
         if rate > 1:
             key = F.max_pool2d(key, rate, ceil_mode=True)
         height, width = key.shape[-2:]

@@ -142,13 +142,39 @@ class BitSearch:
 
     def uniform_start(self) -> float:
         """The real bit-width at which all layers together cost what they may."""
-        low = float(min(policy.low for policy in self.policies))
-        high = float(max(policy.high for policy in self.policies))
+        return self._affordable(dict.fromkeys(self.policies, 0.0))
+
+    def shifted_start(self, shifts: Mapping[FractionalBits, float]) -> dict[FractionalBits, Tensor]:
+        """Real bits that together cost what they may and differ by these shifts, as far as their ranges allow."""
+        return self._shifted(self._affordable(shifts), shifts)
+
+    def _affordable(self, shifts: Mapping[FractionalBits, float]) -> float:
+        """The highest level at which bits of that level plus their shifts keep the limits, by bisection."""
+        low = min(policy.low for policy in self.policies) - max(shifts.values())
+        high = max(policy.high for policy in self.policies) - min(shifts.values())
         for _ in range(40):
             middle = (low + high) / 2
-            filled = {p: torch.full_like(p.value, middle).clamp(max(p.low, p.minimum), p.high) for p in self.policies}
-            low, high = (middle, high) if self.share(filled) <= 1 else (low, middle)
+            low, high = (middle, high) if self.share(self._shifted(middle, shifts)) <= 1 else (low, middle)
         return low
+
+    def _shifted(self, level: float, shifts: Mapping[FractionalBits, float]) -> dict[FractionalBits, Tensor]:
+        return {
+            p: torch.full_like(p.value, level + shifts[p]).clamp(max(p.low, p.minimum), p.high) for p in self.policies
+        }
+
+    def slopes(self, values: Values) -> dict[FractionalBits, Tensor | None]:
+        """What one more bit costs, as a share of the limits, of the shape of each value; None where it costs nothing.
+
+        Args:
+            values: bits by policy.
+        """
+        with torch.enable_grad():
+            leaves = {policy: bits.clone().requires_grad_() for policy, bits in values.items()}
+            costs = self.costs(leaves)
+            total = torch.stack([costs[quantity] / limit for quantity, limit in self.limits.items()]).sum()
+            # Bits of activations cost no bytes.
+            slopes = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        return dict(zip(values, slopes, strict=True))
 
     def rounded(self, strict: bool = True) -> tuple[dict[FractionalBits, Tensor], float]:
         """The whole numbers that the search ends with, and the offset of the bisection.
@@ -199,14 +225,9 @@ class BitSearch:
         self, chosen: dict[FractionalBits, Tensor], direction: int
     ) -> list[tuple[float, float, FractionalBits, int]]:
         """(loss for each unit of cost, cost as a share of the limits, policy, index) of every step, the best first."""
-        with torch.enable_grad():
-            values = {policy: bits.clone().requires_grad_() for policy, bits in chosen.items()}
-            costs = self.costs(values)
-            total = torch.stack([costs[quantity] / limit for quantity, limit in self.limits.items()]).sum()
-            # Bits of activations cost no bytes.
-            slopes: Sequence[Tensor | None] = torch.autograd.grad(total, list(values.values()), allow_unused=True)
         moves = []
-        for (policy, bits), slope in zip(chosen.items(), slopes, strict=True):
+        for policy, slope in self.slopes(chosen).items():
+            bits = chosen[policy]
             if slope is None:
                 continue
             least = max(policy.low, policy.minimum)

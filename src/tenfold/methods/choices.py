@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tenfold.layers.searchable import Searchable
 from tenfold.layers.searchable_block import SearchableBlock
 from tenfold.layers.searchable_lightnl import SearchableNonLocal
+from tenfold.modes import evaluating
 
 Opened = Mapping[str, Any]
 """How open each choice is, by its full name: tensors (0-d) or numbers."""
@@ -44,14 +45,14 @@ class Site:
         return f"{self.name}:{choice}"
 
 
-def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
-    """All searchable layers of a network with the sizes of their inputs, in the order of execution.
+def input_sizes(network: nn.Module, layers: Mapping[str, nn.Module], example: Tensor) -> dict[str, tuple[int, int]]:
+    """Height and width of the map that reaches each of some layers, in the order of execution.
 
     Args:
         network: left as it was.
+        layers: of it, by name.
         example: a batch of its inputs, (B, C, H, W), on the network's device.
     """
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, Searchable)}
     sizes: dict[str, tuple[int, int]] = {}  # in the order of the calls
 
     def note(name: str) -> Any:
@@ -61,15 +62,24 @@ def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
         return hook
 
     hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
-    modes = {module: module.training for module in network.modules()}
     try:
-        with torch.no_grad():
-            network.eval()(example[:1])
+        with evaluating(network), torch.no_grad():
+            network(example[:1])
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
+    return sizes
+
+
+def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
+    """All searchable layers of a network with the sizes of their inputs, in the order of execution.
+
+    Args:
+        network: left as it was.
+        example: a batch of its inputs, (B, C, H, W), on the network's device.
+    """
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, Searchable)}
+    sizes = input_sizes(network, layers, example)
     blocks = [name for name, layer in layers.items() if isinstance(layer, SearchableBlock)]
     return [
         Site(

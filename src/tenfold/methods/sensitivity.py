@@ -7,7 +7,6 @@ post-training methods: what quantizing one tensor alone does to the answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from tenfold.quant import FractionalBits
 
 _PROBED = 4
 _SMALLEST = 1e-12
-_TRIALS = 40
 
 
 @torch.no_grad()
@@ -44,20 +42,9 @@ def sensitive_start(network: nn.Module, search: BitSearch, images: Tensor) -> di
     finally:
         for policy, value in kept.items():
             policy.value.copy_(value)
-    prices = _prices(search)
-    wanted = {policy: math.log(noise[policy] / prices[policy], 4) for policy in search.policies}
-
-    def at(level: float) -> dict[FractionalBits, Tensor]:
-        return {
-            policy: torch.full_like(policy.value, level + wanted[policy]).clamp(
-                max(policy.low, policy.minimum), policy.high
-            )
-            for policy in search.policies
-        }
-
-    reach = 8 + max(map(abs, wanted.values()))
-    level = _highest(lambda level: search.share(at(level)) <= 1, -reach, reach)
-    return at(level)
+    slopes = search.slopes({policy: torch.full_like(policy.value, _PROBED) for policy in search.policies})
+    prices = {policy: _SMALLEST if slope is None else float(slope.sum()) for policy, slope in slopes.items()}
+    return search.shifted_start({p: math.log(noise[p] / max(prices[p], _SMALLEST), 4) for p in search.policies})
 
 
 def _measured(network: nn.Module, search: BitSearch, images: Tensor) -> dict[FractionalBits, float]:
@@ -75,24 +62,3 @@ def _measured(network: nn.Module, search: BitSearch, images: Tensor) -> dict[Fra
             divergence = float(F.kl_div(answers, reference, log_target=True, reduction="batchmean"))
             noise[policy] = max(divergence, _SMALLEST) * 4**bits
     return noise
-
-
-def _prices(search: BitSearch) -> Mapping[FractionalBits, float]:
-    """The share of the limits that one more bit of each policy takes, where all have a middle number of bits."""
-    with torch.enable_grad():
-        values = {policy: torch.full_like(policy.value, _PROBED).requires_grad_() for policy in search.policies}
-        costs = search.costs(values)
-        total = torch.stack([costs[quantity] / limit for quantity, limit in search.limits.items()]).sum()
-        slopes = torch.autograd.grad(total, list(values.values()), allow_unused=True)
-    return {
-        policy: max(0.0 if slope is None else float(slope.sum()), _SMALLEST)
-        for policy, slope in zip(search.policies, slopes, strict=True)
-    }
-
-
-def _highest(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The highest number for which a falling condition still holds, between two."""
-    for _ in range(_TRIALS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low

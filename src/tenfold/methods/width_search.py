@@ -50,7 +50,7 @@ class WidthSearch:
             counted.append(profile(network, example))
         switch.position = 0
         bounds = [_range(one) for one in zip(*switch.widths, strict=True)]
-        self._uniform: dict[FractionalBits, Tensor] = {}
+        uniform: dict[FractionalBits, Tensor] = {}
         for name, part in quantized_parts(network):
             fact = facts.get(name)
             stays = (False, False) if fact is None else (fact.is_edge, fact.is_first)
@@ -58,27 +58,9 @@ class WidthSearch:
                 if quantizer is not None and not kept and isinstance(quantizer.policy, SwitchedBits):
                     learned = [_learned(bits, allowed, bits_rate) for bits in quantizer.policy.choices]
                     for one, bits in zip(learned, quantizer.policy.choices, strict=True):
-                        self._uniform[one] = torch.tensor(bits, dtype=torch.float32)
+                        uniform[one] = torch.tensor(bits, dtype=torch.float32)
                     quantizer.policy = SearchedBits(switch, learned)
-        self._searches = [self._search_at(network, position, one) for position, one in enumerate(counted)]
-
-    def _search_at(self, network: nn.Module, position: int, counted: Profile) -> BitSearch:
-        """The learned bits of one width, and what they may cost."""
-        macs = {row.name: row.macs for row in counted.layers}
-        layers = [
-            SearchedLayer(
-                name=name,
-                macs=macs[name],
-                weights=getattr(part, "weight", torch.empty(0)).numel(),
-                groups=getattr(part, "groups", 1),
-                w=_choice_at(part.w_bits, w_policy, position),
-                a=_choice_at(part.a_bits, a_policy, position),
-            )
-            for name, part in quantized_parts(network)
-            for w_policy, a_policy in [[getattr(one, "policy", None) for one in quantizers_of(part)]]
-        ]
-        learned = float(BitSearch(layers).costs(self._uniform)["bitops"])
-        return BitSearch(layers, other_bitops=counted.bitops - learned, bitops=counted.bitops)
+        self._searches = [_search_at(network, position, one, uniform) for position, one in enumerate(counted)]
 
     def penalty(self, kappa: float) -> Tensor | None:
         """How far the cost of each width is from its limit, as a share of it, times kappa; None once bits are fixed."""
@@ -143,6 +125,27 @@ class WidthSearch:
 
     def _policies(self) -> list[FractionalBits]:
         return [policy for search in self._searches for policy in search.policies]
+
+
+def _search_at(
+    network: nn.Module, position: int, counted: Profile, uniform: Mapping[FractionalBits, Tensor]
+) -> BitSearch:
+    """The learned bits of one width, and what they may cost: as much as the uniform ones of all."""
+    macs = {row.name: row.macs for row in counted.layers}
+    layers = [
+        SearchedLayer(
+            name=name,
+            macs=macs[name],
+            weights=getattr(part, "weight", torch.empty(0)).numel(),
+            groups=getattr(part, "groups", 1),
+            w=_choice_at(part.w_bits, w_policy, position),
+            a=_choice_at(part.a_bits, a_policy, position),
+        )
+        for name, part in quantized_parts(network)
+        for w_policy, a_policy in [[getattr(one, "policy", None) for one in quantizers_of(part)]]
+    ]
+    learned = float(BitSearch(layers).costs(uniform)["bitops"])
+    return BitSearch(layers, other_bitops=counted.bitops - learned, bitops=counted.bitops)
 
 
 def fix_widths(network: nn.Module) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tenfold.kernels.codes import Rounding, decode_backward, encode
-from tenfold.quant.operators import clipping_level
+from tenfold.quant.operators import clipping_level, dense
 from tenfold.quant.schemes import Scheme, num_steps
 
 _MIDDLE = 128
@@ -151,7 +151,7 @@ class _IntegerProduct(torch.autograd.Function):
         window: Window | None,
         backward: torch.dtype,
     ) -> Tensor:
-        values = _dense(input.detach())
+        values = dense(input.detach())
         codes, is_broken = encode(values, grid.rounding)
         weight_codes = _weight_codes(weight.detach(), weights)
         # A weight that has a NaN is NaN everywhere, or in a whole channel, as it is divided by its maximum.
@@ -210,14 +210,9 @@ class _IntegerProduct(torch.autograd.Function):
         return for_input, for_alpha, for_weight, for_bias, None, None, None, None
 
 
-def _dense(tensor: Tensor) -> Tensor:
-    is_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    return (tensor if is_last else tensor.contiguous()).float()
-
-
 def _weight_codes(weight: Tensor, grid: WeightGrid) -> Tensor:
     """int8 codes of a quantized weight, in its own order."""
-    weight = _dense(weight)
+    weight = dense(weight)
     if grid.level_unit.numel() == 1:
         shift = _MIDDLE - float(grid.half)
         codes, _ = encode(weight, Rounding(scale=1 / float(grid.level_unit), shift=shift, steps=255, top=255))

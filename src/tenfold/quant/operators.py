@@ -29,14 +29,14 @@ SMALLEST_PEAK = 1e-30
 """The largest magnitude of a tensor is taken as at least this, so that a tensor of zeros divides by something."""
 
 
-def _dense(tensor: Tensor) -> Tensor:
+def dense(tensor: Tensor) -> Tensor:
     """The tensor in float32 and in one of the two layouts that `_rows` can view."""
     channels_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     return (tensor if channels_last else tensor.contiguous()).float()
 
 
 def _rows(tensor: Tensor, per_channel: bool) -> Tensor:
-    """A view of a `_dense` tensor with one row a maximum: (C_out, N) or (1, N).
+    """A view of a `dense` tensor with one row a maximum: (C_out, N) or (1, N).
 
     The order of the elements in a row does not matter, so channels-last tensors are viewed in their own order; a full
     reduction over them would copy them first.
@@ -54,13 +54,46 @@ def _peak(rows: Tensor) -> Tensor:
 
 def weight_peak(values: Tensor, per_channel: bool) -> Tensor:
     """Largest magnitude of a tensor, (1, 1, …), or of each output channel, (C_out, 1, …)."""
-    return _peak(_rows(_dense(values), per_channel)).view(-1, *[1] * (values.dim() - 1))
+    return _peak(_rows(dense(values), per_channel)).view(-1, *[1] * (values.dim() - 1))
 
 
 def squash(weight: Tensor) -> Tensor:
     """Tanh of a weight, float32: one function for all sizes, so that what was cut out of a tensor keeps its values."""
-    values = _dense(weight)
+    values = dense(weight)
     return native.tanh(values) if native.serves(values, of_any_size=True) else torch.tanh(values)
+
+
+def _weight_backward_natively(gradient: Tensor, tanh: Tensor) -> Tensor:
+    peak = float(_peak(_rows(tanh, False)))
+    result, inner = native.tanh_backward(gradient, tanh, peak)
+    position, sign = native.find(tanh, peak), 1.0
+    if position < 0:
+        position, sign = native.find(tanh, -peak), -1.0
+    if position >= 0:  # a tensor of zeros has no peak
+        _rows(result, False)[0, position] -= (1 - peak**2) * sign * inner / peak**2
+    return result
+
+
+def _laid_out_as(reference: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor in float32 and in the order of another one."""
+    same = tensor.stride() == reference.stride()
+    return tensor.float() if same else torch.empty_like(reference, dtype=torch.float32).copy_(tensor)
+
+
+def _round_natively(values: Tensor, out: Tensor, scale: Tensor | float, bits: int, scheme: str) -> Tensor:
+    """2 q_b(scale values / steps + 1/2) - 1."""
+    steps = num_steps(bits, check_scheme(scheme))
+    return native.affine_round(
+        values,
+        out,
+        scale=float(scale),
+        shift=steps / 2,
+        steps=steps,
+        bits=bits,
+        kind=scheme,
+        unit=2 / steps,
+        offset=-1,
+    )
 
 
 @torch.library.custom_op("tenfold::quantize_weight", mutates_args=())
@@ -82,7 +115,7 @@ def quantize_weight(weight: Tensor, bits: int, scheme: str, per_channel: bool, c
     Returns:
         float32 tensor of the weight's shape.
     """
-    values = squash(weight) if clamp else _dense(weight).clone()
+    values = squash(weight) if clamp else dense(weight).clone()
     peak = weight_peak(values, per_channel)
     if bits == FLOAT_BITS:
         return values.div_(peak) if clamp else values
@@ -122,39 +155,6 @@ def quantize_weight_backward(gradient: Tensor, weight: Tensor, per_channel: bool
     correction = (1 - at_peak.square()) * at_peak.sign() * inner / peak.square()
     results.scatter_add_(1, position, -correction)
     return result
-
-
-def _weight_backward_natively(gradient: Tensor, tanh: Tensor) -> Tensor:
-    peak = float(_peak(_rows(tanh, False)))
-    result, inner = native.tanh_backward(gradient, tanh, peak)
-    position, sign = native.find(tanh, peak), 1.0
-    if position < 0:
-        position, sign = native.find(tanh, -peak), -1.0
-    if position >= 0:  # a tensor of zeros has no peak
-        _rows(result, False)[0, position] -= (1 - peak**2) * sign * inner / peak**2
-    return result
-
-
-def _laid_out_as(reference: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor in float32 and in the order of another one."""
-    same = tensor.stride() == reference.stride()
-    return tensor.float() if same else torch.empty_like(reference, dtype=torch.float32).copy_(tensor)
-
-
-def _round_natively(values: Tensor, out: Tensor, scale: Tensor | float, bits: int, scheme: str) -> Tensor:
-    """2 q_b(scale values / steps + 1/2) - 1."""
-    steps = num_steps(bits, check_scheme(scheme))
-    return native.affine_round(
-        values,
-        out,
-        scale=float(scale),
-        shift=steps / 2,
-        steps=steps,
-        bits=bits,
-        kind=scheme,
-        unit=2 / steps,
-        offset=-1,
-    )
 
 
 @quantize_weight_backward.register_fake

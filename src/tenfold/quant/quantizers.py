@@ -176,12 +176,11 @@ class WeightQuantizer(nn.Module):
             units = torch.tensor(grids, dtype=torch.float32, device=weight.device)
             quantized = self.at(weight, torch.tensor(bits, dtype=torch.float32, device=weight.device))
         normalized, scale = quantized, units
-        if not self.layer.clamp:
-            peak = weight_peak(self._whole(weight), self.layer.per_channel)
-            normalized, scale = quantized / peak, units * (peak.flatten() if self.layer.per_channel else peak.squeeze())
+        one_a_row = (-1, *[1] * (weight.dim() - 1))
+        if (peak := self.peak(weight)) is not None:
+            normalized, scale = quantized / peak.view(one_a_row), units * peak
         factor = self.factor(quantized, weight)
-        rows = units.view(-1, *[1] * (weight.dim() - 1)) if units.dim() else units
-        codes = (normalized / rows).round().to(torch.int16)
+        codes = (normalized / units.view(one_a_row)).round().to(torch.int16)
         return IntegerWeight(codes, scale if factor is None else scale * factor)
 
     def extra_repr(self) -> str:

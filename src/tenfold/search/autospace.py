@@ -25,6 +25,7 @@ from tenfold.cost import Budget, format_amount, profile
 from tenfold.errors import BudgetError, CheckpointError, UsageError
 from tenfold.layers.cell_gene import REFERENCE_CELLS, Gene
 from tenfold.methods import Method
+from tenfold.methods.choices import input_sizes
 from tenfold.quant import measure_norms
 from tenfold.search.cell_space import CellSpace
 from tenfold.search.population import Population, table_of
@@ -115,7 +116,7 @@ class AutoSpace(Method):
         problems += [
             f"{name} is {got!r}; allowed is a number above 0"
             for name in ("score_lr", "temperature")
-            if not got_above(got := getattr(self, name))
+            if not _is_above_zero(got := getattr(self, name))
         ]
         if self.paths is not None and (type(self.paths) is not int or self.paths < 2):
             problems.append(f"paths is {self.paths!r}; allowed is a whole number from 2, or none for all")
@@ -190,7 +191,7 @@ class AutoSpace(Method):
             for one in self._populations:
                 one.fill(rng)
         self._arrange_choice([network])  # the widest offer, to know what can be reached
-        sizes = _input_sizes(network, example)
+        sizes = input_sizes(network, blocks, example)
         self._sizes = [sizes[name] for name in blocks]
         self._fixed = self._fixed_cost(network, example)
         self._check_reachable(blocks)
@@ -493,28 +494,6 @@ class AutoSpace(Method):
             ) from error
 
 
-def got_above(value: object) -> bool:
+def _is_above_zero(value: object) -> bool:
     """Whether a value is a number above 0."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _input_sizes(network: nn.Module, example: Tensor) -> dict[str, tuple[int, int]]:
-    """Height and width of the map that reaches each mixed block."""
-    sizes: dict[str, tuple[int, int]] = {}
-
-    def note(name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            sizes[name] = (inputs[0].shape[2], inputs[0].shape[3])
-
-        return hook
-
-    hooks = [block.register_forward_pre_hook(note(name)) for name, block in mixed_blocks(network).items()]
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            network.eval()(example[:1])
-    finally:
-        for one in hooks:
-            one.remove()
-        network.train(was_training)
-    return sizes

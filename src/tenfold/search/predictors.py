@@ -21,6 +21,7 @@ from tenfold.search.code_features import log_code, size_features
 from tenfold.search.code_spaces import MULTIRES, Codes, CodeSpace
 from tenfold.search.gaussian_process import GaussianProcess, View
 from tenfold.search.predictor_network import PredictorNetwork, train_predictor
+from tenfold.search.propagation import Standard
 
 Array = NDArray[np.float64]
 _LEAST_ROWS = 20
@@ -104,16 +105,15 @@ class MlpPredictor(Predictor):
         """See `Predictor.fit`."""
         _check_rows(codes, values)
         outputs = values[:, None] if aside is None or not aside.size else np.column_stack([values, aside])
-        points = torch.from_numpy(self.space.to_points(codes))
-        targets = torch.from_numpy(outputs)
-        self._centre, self._spread = points.mean(0), _spread(points)
-        self._mean, self._std = targets.mean(0), _spread(targets)
+        found = self.space.to_points(codes)
+        self._inputs, self._outputs = Standard.of(found), Standard.of(outputs)
+        points, targets = torch.from_numpy(found), torch.from_numpy(outputs)
         heads = [1] if outputs.shape[1] == 1 else [1, outputs.shape[1] - 1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = PredictorNetwork(points.shape[1], heads, self._members, cost_heads=0)
-        rows = ((points - self._centre) / self._spread).float()
-        goals = ((targets - self._mean) / self._std).float()
+        rows = ((points - self._inputs.mean) / self._inputs.std).float()
+        goals = ((targets - self._outputs.mean) / self._outputs.std).float()
         train_predictor(self.network, rows, goals, seed=self.seed, epochs=self._epochs)
         self.network.requires_grad_(False)
         residual = values - self._members_at(points).mean(0).numpy()
@@ -134,8 +134,8 @@ class MlpPredictor(Predictor):
 
     def _members_at(self, points: Tensor) -> Tensor:
         """Each member's answer (members, N)."""
-        answers = self.network(((points - self._centre) / self._spread).float())[..., 0].double()
-        return answers * self._std[0] + self._mean[0]
+        answers = self.network(((points - self._inputs.mean) / self._inputs.std).float())[..., 0].double()
+        return answers * self._outputs.std[0] + self._outputs.mean[0]
 
 
 class GpPredictor(Predictor):
@@ -355,12 +355,6 @@ def _check_rows(codes: Codes, values: Array) -> None:
         raise DataError(
             f"value {int((~np.isfinite(values)).argmax())} to learn from is not a number. Leave that row out."
         )
-
-
-def _spread(columns: Tensor) -> Tensor:
-    """Population deviation of each column; 1 where it never changes."""
-    found = columns.std(0, correction=0)
-    return torch.where(found > 1e-9, found, 1.0)
 
 
 def _as_is(points: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, updat
         e + (1 - e) (1 + cos(pi (i - w) / (N - w))) / 2    cosine; with `cycles`, so many of them one after another
         1 - (1 - e) (i - w) / (N - w)                      linear
         e                                                  from N on, the cool-down of these two
-        exp(-8 (i - w) / (N - w))                  exponential
-        step_factor ^ (number of step_epochs passed)    step
+        exp(-8 (i - w) / (N - w))                          exponential
+        step_factor ^ (number of step_epochs passed)       step
 
     Source: sat.md section 4.
 
