@@ -11,7 +11,7 @@ paper says 340 M (and 4.3 M parameters, where we count 4.5 M). We leave the gap 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from pydantic import Field
 from torch import nn
@@ -76,10 +76,19 @@ class CellClassifier(ImageClassifier):
 
     def found_architecture(self) -> Architecture:
         """The network as it is now."""
-        table = [
-            [channels, stride, gene] for (_, channels, stride), gene in zip(self.places, self.genes(), strict=True)
-        ]
-        return Architecture("autospace", {**self.frame._asdict(), "blocks": table})
+        return Architecture("autospace", cell_options(self.places, self.frame, self.genes()))
+
+
+def cell_options(places: Sequence[tuple[str, int, int]], frame: Frame, genes: Sequence[str]) -> dict[str, Any]:
+    """The options of `autospace` that make a network.
+
+    Args:
+        places: name, output channels and stride of every block.
+        frame: what surrounds them.
+        genes: of the blocks, or "skip".
+    """
+    table = [[channels, stride, gene] for (_, channels, stride), gene in zip(places, genes, strict=True)]
+    return {**frame._asdict(), "blocks": table}
 
 
 def cell_classifier(

@@ -21,7 +21,7 @@ from tenfold.errors import UsageError
 from tenfold.layers.cell import CellBlock, edge_operation, norm_conv, run_graph
 from tenfold.layers.cell_gene import EDGES, EXPANSIONS, IDENTITY, KERNELS, NONE, POOL, Gene
 from tenfold.models import Architecture, Segmenter, build, feature_maps
-from tenfold.models.autospace import FIRST_GENE, SKIP, Frame, Shape, Skeleton, cell_classifier
+from tenfold.models.autospace import FIRST_GENE, SKIP, Frame, Shape, Skeleton, cell_classifier, cell_options
 from tenfold.models.segmentation_heads import HEADS
 from tenfold.search.cell_space import CellSpace
 
@@ -292,8 +292,7 @@ def found_architecture(network: Any, chosen: Sequence[Candidate]) -> Architectur
         chosen: one for each mixed block.
     """
     genes = [FIRST_GENE, *(SKIP if one is None else str(one) for one in chosen)]
-    table = [[channels, stride, gene] for (_, channels, stride), gene in zip(network.places, genes, strict=True)]
-    options = {**network.frame._asdict(), "blocks": table}
+    options = cell_options(network.places, network.frame, genes)
     head = getattr(network, "head_name", None)
     if head is None:
         return Architecture("autospace", options)

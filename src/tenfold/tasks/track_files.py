@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tenfold.data.run_lengths import packed_mask
+from tenfold.data.run_lengths import packed_mask, run_lengths
 from tenfold.errors import DataError, MissingDataError, require
 from tenfold.files import write_text
 
@@ -113,7 +113,7 @@ def parse_truth(content: object, name: str = "the ground truth") -> TrackTruth:
         masks = _masks(entry, place, video, strict=True)
         areas = entry.get("areas")
         if not isinstance(areas, list) or len(areas) != len(masks):
-            areas = _areas(masks)
+            areas = pack_areas(masks)
         crowd = bool(entry.get("iscrowd", 0))
         tracks.append(Track(video_id=video.id, category_id=category, masks=masks, areas=tuple(areas), is_crowd=crowd))
     return TrackTruth(videos=videos, categories=categories, tracks=tracks)
@@ -171,7 +171,7 @@ def parse_results(content: object, truth: TrackTruth, *, strict: bool = True, na
                 video_id=video.id,
                 category_id=category,
                 masks=masks,
-                areas=_areas(masks),
+                areas=pack_areas(masks),
                 score=score,
                 frame_scores=each,
             )
@@ -241,7 +241,8 @@ def write_results(tracks: Sequence[Track], path: str | Path) -> None:
 
 def pack_areas(masks: Sequence[PackedMask | None]) -> tuple[float | None, ...]:
     """Pixels of each mask; None where there is none."""
-    return _areas(masks)
+    coder = require("pycocotools.mask", "video")
+    return tuple(None if mask is None else float(coder.area(mask)) for mask in masks)
 
 
 def _read_json(path: str | Path) -> object:
@@ -307,18 +308,11 @@ def _masks(entry: Mapping[str, Any], place: str, video: VideoFacts, *, strict: b
     return tuple(masks)
 
 
-def _areas(masks: Sequence[PackedMask | None]) -> tuple[float | None, ...]:
-    coder = require("pycocotools.mask", "video")
-    return tuple(None if mask is None else float(coder.area(mask)) for mask in masks)
-
-
 def _box(mask: PackedMask) -> list[float]:
     return [float(side) for side in require("pycocotools.mask", "video").toBbox(mask)]
 
 
 def _uncompressed(mask: PackedMask) -> dict[str, Any]:
-    from tenfold.data.run_lengths import run_lengths
-
     return {"size": list(mask["size"]), "counts": run_lengths(mask["counts"])}
 
 

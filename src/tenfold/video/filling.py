@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.video.flow import PairFlow
-from tenfold.video.harmonic import harmonic_fill
-
-_COLOUR_TOLERANCE = 0.5
+from tenfold.video.harmonic import filled_smoothly
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +84,6 @@ class SmoothFilling:
             elif window.rest[at].any():
                 frames[row] = filled_smoothly(window.frames[at], window.rest[at])
         return Filled(frames, np.zeros_like(window.rest[: len(frames)]))
-
-
-def filled_smoothly(frame: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A frame (H, W, 3) with its hole filled as smoothly as can be."""
-    filled = harmonic_fill(np.moveaxis(frame, -1, 0).astype(np.float32), hole, _COLOUR_TOLERANCE)
-    return np.ascontiguousarray(np.moveaxis(np.clip(np.rint(filled), 0, 255), 0, -1).astype(np.uint8))
 
 
 def _between(window: Window, lost: NDArray[np.bool_], at: int) -> NDArray[np.uint8]:

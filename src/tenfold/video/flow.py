@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.holes import dilated
 from tenfold.errors import DataError, MissingDataError, ShapeError, UnknownNameError, UsageError, require
-from tenfold.video.harmonic import harmonic_fill
+from tenfold.video.harmonic import filled_smoothly, harmonic_fill
 
 Frame = NDArray[np.uint8]
 """One frame, uint8 (H, W, 3), RGB."""
@@ -210,8 +210,7 @@ def smoothed(frame: Frame, hole: NDArray[np.bool_]) -> Frame:
     """A frame with its hole filled smoothly, so that no edge of the hole is taken for one of the scene."""
     if not hole.any():
         return frame
-    filled = harmonic_fill(np.moveaxis(frame, -1, 0).astype(np.float32), hole, _COLOUR_TOLERANCE)
-    return np.ascontiguousarray(np.moveaxis(np.clip(np.rint(filled), 0, 255), 0, -1).astype(np.uint8))
+    return filled_smoothly(frame, hole, _COLOUR_TOLERANCE)
 
 
 def consistent(flow: Flow, reverse: Flow) -> NDArray[np.bool_]:
@@ -227,11 +226,24 @@ def consistent(flow: Flow, reverse: Flow) -> NDArray[np.bool_]:
     Returns:
         bool (H, W).
     """
-    place = grid(flow.shape[1:]) + flow
+    return returns(flow, grid(flow.shape[1:]) + flow, reverse)
+
+
+def returns(step: Flow, place: Flow, reverse: Flow) -> NDArray[np.bool_]:
+    """The check of `consistent` for any pixels.
+
+    Args:
+        step: displacements of the pixels, (2, ...).
+        place: where they lead to, (2, ...).
+        reverse: the flow the other way, (2, H, W).
+
+    Returns:
+        bool (...).
+    """
     back = sample(reverse, place)
-    inside = within(place, flow.shape[1:])
-    error = ((flow + back) ** 2).sum(0)
-    return inside & (error < 0.01 * ((flow**2).sum(0) + (back**2).sum(0)) + 0.5)
+    error = ((step + back) ** 2).sum(0)
+    agreed: NDArray[np.bool_] = error < 0.01 * ((step**2).sum(0) + (back**2).sum(0)) + 0.5
+    return agreed & within(place, reverse.shape[1:])
 
 
 def grid(size: tuple[int, ...]) -> Flow:

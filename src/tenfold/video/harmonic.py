@@ -12,6 +12,18 @@ from tenfold.errors import ShapeError
 _MOST_STEPS = 2000
 
 
+def filled_smoothly(frame: NDArray[np.uint8], hole: NDArray[np.bool_], tolerance: float = 0.5) -> NDArray[np.uint8]:
+    """A frame (H, W, 3) with its hole, bool (H, W), filled as smoothly as can be.
+
+    Args:
+        frame: RGB.
+        hole: True = fill.
+        tolerance: of `harmonic_fill`, in grey levels.
+    """
+    filled = harmonic_fill(np.moveaxis(frame, -1, 0).astype(np.float32), hole, tolerance)
+    return np.ascontiguousarray(np.moveaxis(np.clip(np.rint(filled), 0, 255), 0, -1).astype(np.uint8))
+
+
 def harmonic_fill(values: NDArray[np.float32], hole: NDArray[np.bool_], tolerance: float = 1e-3) -> NDArray[np.float32]:
     """Fill a hole so that each pixel in it is the mean of its neighbours.
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tenfold.data.holes import dilated
 from tenfold.errors import ShapeError, UsageError
-from tenfold.video.filling import Filled, Window, filled_smoothly
+from tenfold.video.filling import Filled, Window
+from tenfold.video.harmonic import filled_smoothly
 
 
 class NetworkInputs(NamedTuple):

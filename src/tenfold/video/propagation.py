@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.video.flow import Flow, sample, within
+from tenfold.video.flow import Flow, returns
 
 NOT_FOUND = -1
 """Stands for "no frame"."""
@@ -103,11 +103,7 @@ def link(hole: Hole, flow: Flow, reverse: Flow, corner: tuple[int, int] = (0, 0)
     rows, columns = hole.rows - corner[0], hole.columns - corner[1]
     step = flow[:, rows, columns]
     place = np.stack([columns, rows]).astype(np.float32) + step
-    back = sample(reverse, place)
-    # The check of flow.consistent, for these pixels alone.
-    error = ((step + back) ** 2).sum(0)
-    agreed = error < 0.01 * ((step**2).sum(0) + (back**2).sum(0)) + 0.5
-    valid = agreed & within(place, flow.shape[1:])
+    valid = returns(step, place, reverse)
     return Link(place + np.array([[corner[1]], [corner[0]]], np.float32), valid)
 
 
