@@ -72,3 +72,17 @@ def load_official_tsam(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     own = {name.removeprefix(_PREFIX): value for name, value in state.items()}
     load_renamed(network, dict(official_tsam_names(network)), own)
+
+
+def official_tsam_discriminator_name(own: str) -> str:
+    """The authors' name of a tensor of `tenfold.layers.temporal_discriminator.TemporalDiscriminator`.
+
+    Their checkpoints put "temporal_discriminator." before it.
+
+    Example:
+        >>> official_tsam_discriminator_name("convs.0.weight"), official_tsam_discriminator_name("convs.5.weight")
+        ('conv1.featureConv.weight_orig', 'conv6.featureConv.weight')
+    """
+    _, number, tensor = own.split(".")
+    is_wrapped = tensor == "weight" and number != "5"
+    return f"conv{int(number) + 1}.featureConv.{tensor}{'_orig' if is_wrapped else ''}"
