@@ -1,4 +1,4 @@
-"""How well predictors rank the networks of NAS-Bench-MR, on the official split, beside the published program and 14 peers.
+"""How well predictors rank the networks of NAS-Bench-MR: the official split, the published program and 14 peers.
 
     python benchmarks/ncp_predictors.py --table nas_bench_mr.npz        # forty minutes on one core; resumable
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from record import machine, write_record
 
 RESULTS = Path(__file__).parent / "results" / "ncp_predictors.json"
