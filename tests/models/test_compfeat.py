@@ -16,7 +16,7 @@ from tenfold.models.compfeat_losses import LOSSES, Truth
 from tenfold.models.compfeat_state import without_frames
 from tenfold.models.tracking import MatchingRule
 
-NAMES = [name for name in list_models() if "instances" in facts(name).tags]
+NAMES = [name for name in list_models() if facts(name).takes == "frame"]
 SIZE = (64, 96)
 
 

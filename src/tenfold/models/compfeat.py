@@ -16,19 +16,17 @@ Factor = Annotated[float, Field(ge=0.25, le=64, allow_inf_nan=False)]
 Strides = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=4)]
 Scope = Annotated[str, Field(max_length=12)]
 
-TAG = "video"
-"""Marks the networks of the registry that take the frames of a video one after another."""
-
 _SOURCE = "CompFeat, arXiv 2012.03400; MaskTrack R-CNN, arXiv 1905.04804"
 _STANDARDS = {"efficientnet_lite0": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
 
 @register(
+    takes="frame",
     source=_SOURCE,
     input_shape=(3, 240, 432),
     params=4_126_871,
     macs=6_105_788_864,
-    tags=(TAG, "instances"),
+    tags=("video", "instances"),
 )
 def compfeat(
     *,
@@ -95,7 +93,7 @@ def compfeat(
     return CompFeat(backbone, num_classes, settings, standard)
 
 
-@register(source=_SOURCE, input_shape=(3, 360, 640), params=51_471_687, macs=121_385_684_480, tags=(TAG, "instances"))
+@register(takes="frame", source=_SOURCE, input_shape=(3, 360, 640), params=51_471_687, macs=121_385_684_480, tags=("video", "instances"))
 def compfeat_r50(
     *,
     num_classes: NumClasses = 40,
@@ -129,7 +127,7 @@ def compfeat_r50(
     )
 
 
-@register(source=_SOURCE, input_shape=(3, 240, 432), params=16_890_567, macs=13_801_725_184, tags=(TAG, "instances"))
+@register(takes="frame", source=_SOURCE, input_shape=(3, 240, 432), params=16_890_567, macs=13_801_725_184, tags=("video", "instances"))
 def compfeat_small(
     *,
     num_classes: NumClasses = 40,
@@ -160,7 +158,8 @@ def compfeat_small(
 
 
 @register(
-    source=_SOURCE, input_shape=(3, 240, 432), params=4_372_735, macs=3_952_867_136, tags=(TAG, "instances", "tiny")
+    takes="frame",
+    source=_SOURCE, input_shape=(3, 240, 432), params=4_372_735, macs=3_952_867_136, tags=("video", "instances", "tiny")
 )
 def compfeat_tiny(
     *,

@@ -355,6 +355,10 @@ class CompFeat(nn.Module):
             return losses(self, frame, Truth(*truth))
         return self.look(frame, self.start(*frame.shape[-2:]))
 
+    def example_inputs(self, shape: tuple[int, int, int]) -> tuple[Tensor]:
+        """The arguments of `forward` for one frame (C, H, W), of zeros."""
+        return (torch.zeros(1, *shape),)
+
     @property
     def _keeps(self) -> bool:
         """Whether plain pyramids of frames are needed later."""
