@@ -240,6 +240,16 @@ def test_who_is_pointed_at_is_followed():
     assert int(later.memory.frame) == 2
 
 
+def test_several_frames_at_once_are_seen_one_by_one():
+    network = lively()
+    frames = _frames(2)
+    with torch.no_grad():
+        both = network(frames)
+        alone = network(frames[1:])
+    assert torch.equal(both[1].scores, alone.scores)
+    assert not torch.equal(both[0].scores, alone.scores)
+
+
 def test_odd_sizes_and_a_video_of_one_frame():
     network = lively()
     for size in ((33, 65), (7, 130)):

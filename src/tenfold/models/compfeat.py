@@ -93,7 +93,14 @@ def compfeat(
     return CompFeat(backbone, num_classes, settings, standard)
 
 
-@register(takes="frame", source=_SOURCE, input_shape=(3, 360, 640), params=51_471_687, macs=121_385_684_480, tags=("video", "instances"))
+@register(
+    takes="frame",
+    source=_SOURCE,
+    input_shape=(3, 360, 640),
+    params=51_471_687,
+    macs=121_385_684_480,
+    tags=("video", "instances"),
+)
 def compfeat_r50(
     *,
     num_classes: NumClasses = 40,
@@ -127,7 +134,14 @@ def compfeat_r50(
     )
 
 
-@register(takes="frame", source=_SOURCE, input_shape=(3, 240, 432), params=16_890_567, macs=13_801_725_184, tags=("video", "instances"))
+@register(
+    takes="frame",
+    source=_SOURCE,
+    input_shape=(3, 240, 432),
+    params=16_890_567,
+    macs=13_801_725_184,
+    tags=("video", "instances"),
+)
 def compfeat_small(
     *,
     num_classes: NumClasses = 40,
@@ -159,7 +173,11 @@ def compfeat_small(
 
 @register(
     takes="frame",
-    source=_SOURCE, input_shape=(3, 240, 432), params=4_372_735, macs=3_952_867_136, tags=("video", "instances", "tiny")
+    source=_SOURCE,
+    input_shape=(3, 240, 432),
+    params=4_372_735,
+    macs=3_952_867_136,
+    tags=("video", "instances", "tiny"),
 )
 def compfeat_tiny(
     *,

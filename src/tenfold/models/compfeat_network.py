@@ -349,11 +349,15 @@ class CompFeat(nn.Module):
             truth: the fields of `Truth`.
 
         Returns:
-            With truth a tensor of losses, in the order of LOSSES. Else a `Look`.
+            With truth a tensor of losses, in the order of LOSSES. Else a `Look`; a list of them for several frames,
+            each by itself.
         """
         if truth:
             return losses(self, frame, Truth(*truth))
-        return self.look(frame, self.start(*frame.shape[-2:]))
+        state = self.start(*frame.shape[-2:])
+        if len(frame) == 1:
+            return self.look(frame, state)
+        return [self.look(one[None], state) for one in frame]
 
     def example_inputs(self, shape: tuple[int, int, int]) -> tuple[Tensor]:
         """The arguments of `forward` for one frame (C, H, W), of zeros."""

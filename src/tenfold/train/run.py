@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 
+from tenfold.batches import Batch, placed
 from tenfold.errors import CheckpointError, UsageError
 from tenfold.methods import Method
 from tenfold.train.config import TrainConfig
@@ -118,11 +119,9 @@ class Run:
             return nullcontext()
         return torch.autocast(self.world.device.type, dtype=_DTYPES[self.config.precision])
 
-    def place(self, images: Tensor) -> Tensor:
-        """Put a batch of images where, and in the memory format in which, the network wants it."""
-        if self.config.channels_last and images.ndim == 4:
-            return images.to(self.world.device, non_blocking=True, memory_format=torch.channels_last)
-        return images.to(self.world.device, non_blocking=True)
+    def place(self, inputs: Batch) -> Batch:
+        """Put a batch of inputs where, and in the memory format in which, the network wants it."""
+        return placed(inputs, self.world.device, channels_last=self.config.channels_last)
 
     def cut(self, description: Mapping[str, Any]) -> None:
         """Remove channels and modules from the network, its average and the optimiser's state, and tell the methods.
