@@ -12,6 +12,7 @@ from tenfold.lazy import resolve
 _HOMES = {
     "Account": "provenance",
     "DisFlow": "flow",
+    "EraseOptions": "erase",
     "Filled": "filling",
     "FlowEstimator": "flow",
     "InpaintOptions": "inpaint",
@@ -26,6 +27,7 @@ _HOMES = {
     "InpaintReport": "inpaint_files",
     "inpaint_clip": "inpaint_files",
     "inpaint_frames": "inpaint",
+    "erase_frames": "erase",
     "fill_as_released": "release_windows",
     "make_estimator": "flow",
     "pair_flow": "flow",
