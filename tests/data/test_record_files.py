@@ -32,16 +32,19 @@ def test_a_record_cut_short_is_as_if_it_had_never_been_and_is_written_over(tmp_p
         assert file.read(1) == b"again"
 
 
-def test_a_changed_byte_ends_what_can_be_read(tmp_path):
+def test_a_changed_byte_is_noticed(tmp_path):
     path = tmp_path / "records"
     with RecordFile(path, write=True) as file:
         for number in range(3):
             file.append(number, bytes([number]) * 50)
     content = bytearray(path.read_bytes())
-    content[100] ^= 1
+    content[90] ^= 1
     path.write_bytes(content)
     with RecordFile(path) as file:
-        assert list(file) == [0]
+        assert file.read(0) == bytes(50)
+        assert file.read(2) == b"\2" * 50
+        with pytest.raises(DataError, match="record 1 of .* is damaged"):
+            file.read(1)
 
 
 def test_a_reader_sees_what_is_written_meanwhile(tmp_path):
@@ -63,7 +66,7 @@ def test_what_is_wrong_is_said(tmp_path):
             file.read(4)
         file.append(0, b"content")
         (tmp_path / "records").write_bytes(b"")
-        with pytest.raises(DataError, match="has become shorter"):
+        with pytest.raises(DataError, match="record 0 of .* is damaged"):
             file.read(0)
     with RecordFile(tmp_path / "records") as file, pytest.raises(UsageError, match="open it with write=True"):
         file.append(0, b"")

@@ -74,10 +74,8 @@ class RecordFile:
         size = os.fstat(self._file.fileno()).st_size
         while self._end + _HEAD.size <= size:
             self._file.seek(self._end)
-            number, length, check = _HEAD.unpack(self._file.read(_HEAD.size))
+            number, length, _ = _HEAD.unpack(self._file.read(_HEAD.size))
             if length > _MOST_BYTES or self._end + _HEAD.size + length > size:
-                return
-            if _check(number, self._file.read(length)) != check:
                 return
             self._places[number] = (self._end + _HEAD.size, length)
             self._end += _HEAD.size + length
@@ -108,15 +106,15 @@ class RecordFile:
         """The content of a record.
 
         Raises:
-            DataError: if there is no such record, or the file has been changed since.
+            DataError: if there is no such record, or it is damaged.
         """
         if number not in self._places:
             raise DataError(f"{self.path} holds no record {number}; it has {len(self)}. Make it anew.")
         place, length = self._places[number]
-        self._file.seek(place)
-        content = self._file.read(length)
-        if len(content) != length:
-            raise DataError(f"{self.path} has become shorter since it was opened. Make it anew.")
+        self._file.seek(place - _HEAD.size)
+        head, content = self._file.read(_HEAD.size), self._file.read(length)
+        if head != _HEAD.pack(number, length, _check(number, content)):
+            raise DataError(f"record {number} of {self.path} is damaged. Make the file anew.")
         return content
 
 
