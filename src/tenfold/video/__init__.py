@@ -12,6 +12,7 @@ from tenfold.lazy import resolve
 _HOMES = {
     "Account": "provenance",
     "DisFlow": "flow",
+    "EraseOptions": "erase",
     "Filled": "filling",
     "FlowEstimator": "flow",
     "FollowOptions": "follow",
@@ -29,6 +30,7 @@ _HOMES = {
     "InpaintReport": "inpaint_files",
     "inpaint_clip": "inpaint_files",
     "inpaint_frames": "inpaint",
+    "erase_frames": "erase",
     "fill_as_released": "release_windows",
     "follow": "follow",
     "make_estimator": "flow",
