@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from torchvision.models import vgg16
 
 from tenfold.errors import DataError, MissingDataError
+from tenfold.layers import adversarial_losses as critics
 from tenfold.layers.temporal_discriminator import TemporalDiscriminator
 from tenfold.models.tsam_names import official_tsam_discriminator_name
 from tenfold.tasks import inpainting_losses as losses
@@ -47,13 +48,13 @@ def test_adversarial_losses_equal_the_official_ones(official):
     tensors, values = official
     scores = tensors["scores"]
     large = torch.full_like(scores, 1e4)
-    _value(2 * losses.hinge_discriminator(scores, -large), values["hinge_real_d"])
-    _value(2 * losses.hinge_discriminator(large, scores), values["hinge_fake_d"])
-    _value(losses.hinge_generator(scores), values["hinge_g"])
+    _value(2 * critics.hinge_discriminator(scores, -large), values["hinge_real_d"])
+    _value(2 * critics.hinge_discriminator(large, scores), values["hinge_fake_d"])
+    _value(critics.hinge_generator(scores), values["hinge_g"])
     before = torch.logit(scores.double())  # theirs are behind the sigmoid
-    _value(2 * losses.least_squares_discriminator(before, -large), values["lsgan_real"])
-    _value(2 * losses.least_squares_discriminator(large, before), values["lsgan_fake"])
-    _value(losses.least_squares_generator(before), values["lsgan_real"])
+    _value(2 * critics.least_squares_discriminator(before, -large), values["lsgan_real"])
+    _value(2 * critics.least_squares_discriminator(large, before), values["lsgan_fake"])
+    _value(critics.least_squares_generator(before), values["lsgan_real"])
 
 
 def test_the_discriminator_equals_the_official_one(shared):

@@ -16,7 +16,7 @@ class TemporalDiscriminator(nn.Module):
 
     The authors' shift overwrites what the activation before it has kept for its gradient, so their gradients are wrong;
     their values are those of this network. Their spectral norm has no effect. `spectral` is the real one, and goes well
-    with the hinge loss (`tenfold.tasks.inpainting_losses`).
+    with the hinge loss (`tenfold.layers.adversarial_losses`).
 
     Source: TSAM, arXiv 2104.03507, released code (`tsam.md` section 5).
 

@@ -4,6 +4,7 @@ from tenfold.models import (  # noqa: F401 - importing a family registers its mo
     atomnas,
     autonl,
     autospace,
+    compfeat,
     convnet,
     deepvit_variants,
     efficientnet_lite,

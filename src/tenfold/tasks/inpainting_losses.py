@@ -1,4 +1,4 @@
-"""Losses of video inpainting: reconstruction, adversarial, and those of the TSAM authors (arXiv 2104.03507).
+"""Losses of video inpainting: reconstruction, and those of the TSAM authors (arXiv 2104.03507).
 
 All take clips (B, T, C, H, W) and give one number. `known` is 1 where a pixel is known and 0 in holes, (B, T, 1, H, W).
 """
@@ -23,7 +23,15 @@ def l1_by_area(painted: Tensor, truth: Tensor, known: Tensor, *, outside: float 
         known: see above.
         outside: weight of the error outside; where there is no hole, or nothing but holes, its part is 0.
     """
-    error = (painted - truth).abs()
+    return _by_area((painted - truth).abs(), known, outside)
+
+
+def l2_by_area(painted: Tensor, truth: Tensor, known: Tensor, *, outside: float = 1.0) -> Tensor:
+    """As `l1_by_area`, of squared errors: what PSNR is judged by."""
+    return _by_area((painted - truth).square(), known, outside)
+
+
+def _by_area(error: Tensor, known: Tensor, outside: float) -> Tensor:
     hole = (1 - known).expand_as(error)
     inside = (error * hole).sum() / hole.sum().clamp(min=1)
     around = (error * (1 - hole)).sum() / (1 - hole).sum().clamp(min=1)
@@ -38,32 +46,6 @@ def reconstruction(painted: Tensor, truth: Tensor) -> Tensor:
 def masked_reconstruction(painted: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     """Absolute error inside the holes, averaged over all pixels: the authors' "masked recon"."""
     return ((1 - known) * (painted - truth)).abs().mean()
-
-
-def hinge_discriminator(real: Tensor, made: Tensor) -> Tensor:
-    """What the discriminator minimises, of its scores: mean max(0, 1 - real) + mean max(0, 1 + made), halved.
-
-    Source: arXiv 1705.02894.
-    """
-    return (F.relu(1 - real).mean() + F.relu(1 + made).mean()) / 2
-
-
-def hinge_generator(made: Tensor) -> Tensor:
-    """What the network minimises, of the discriminator's scores."""
-    return -made.mean()
-
-
-def least_squares_discriminator(real: Tensor, made: Tensor) -> Tensor:
-    """The authors' loss of the discriminator, of the sigmoid of its scores: mean (real - 1)^2 + mean made^2, halved.
-
-    Source: arXiv 1611.04076.
-    """
-    return ((torch.sigmoid(real) - 1).square().mean() + torch.sigmoid(made).square().mean()) / 2
-
-
-def least_squares_generator(made: Tensor) -> Tensor:
-    """The authors' adversarial loss of the network, of the sigmoid of the discriminator's scores."""
-    return (torch.sigmoid(made) - 1).square().mean()
 
 
 def perceptual(painted: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
