@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tenfold.cli.artifacts import open_artifact
 from tenfold.cli.starting_weights import start_from
@@ -53,11 +54,20 @@ def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
     if network.endswith(ONNX_SUFFIX):
         if device != "cpu":
             raise UsageError(f"{network} runs on the CPU; got --device {device}. Leave it out, or give an artifact.")
-        return run_file(network)
+        from tenfold.export.metadata import read_metadata
+
+        return _as_trained(run_file(network), read_metadata(network).get("task"))
     loaded, header = open_artifact(network)
     described = header.get("architecture") or {}
     _check_takes_windows(str(described.get("name", network)))
-    return run_module(loaded, device)
+    return _as_trained(run_module(loaded, device), header.get("task"))
+
+
+def _as_trained(run: RunNetwork, task: Mapping[str, Any] | None) -> RunNetwork:
+    """The network as one that paints colours, whatever it learned to give."""
+    from tenfold.video.network_runs import added_to_smooth
+
+    return added_to_smooth(run) if (task or {}).get("base") == "smooth" else run
 
 
 def _by_name(name: str, weights: Path | None) -> nn.Module:
