@@ -111,7 +111,7 @@ def _in_box(frame: Frame, left: int, top: int, right: int, bottom: int) -> Mask:
         slice(max(0, top - margin[1]), bottom + margin[1]),
         slice(max(0, left - margin[0]), right + margin[0]),
     )
-    found = _grab(frame, state, window) & inside
+    found = grab_cut(frame, state, window) & inside
     return found if found.sum() >= _LEAST_SHARE * across * down else ellipse & inside
 
 
@@ -136,11 +136,20 @@ def _around_click(frame: Frame, x: int, y: int, motion: NDArray[np.float32] | No
     state[likely] = cv2.GC_PR_FGD
     state[~reach] = cv2.GC_BGD
     state[seed] = cv2.GC_FGD
-    return _piece_at(_grab(frame, state, (slice(None), slice(None))) | seed, x, y)
+    return _piece_at(grab_cut(frame, state) | seed, x, y)
 
 
-def _grab(frame: Frame, state: NDArray[np.uint8], window: tuple[slice, slice]) -> Mask:
-    """GrabCut in a part of the frame."""
+def grab_cut(frame: Frame, state: NDArray[np.uint8], window: tuple[slice, ...] = (slice(None),) * 2) -> Mask:
+    """What GrabCut takes for the object.
+
+    Args:
+        frame: uint8 (H, W, 3), RGB.
+        state: OpenCV's GC_BGD, GC_FGD, GC_PR_BGD and GC_PR_FGD of each pixel, uint8 (H, W).
+        window: the part of the frame that is looked at.
+
+    Returns:
+        bool (H, W), False outside the window.
+    """
     cv2 = require("cv2", "video")
     found = np.zeros(state.shape, np.bool_)
     part = np.ascontiguousarray(state[window])
