@@ -16,7 +16,7 @@ from tenfold.layers.searchable_lightnl import SearchableNonLocal
 from tenfold.models import Architecture, build, facts, list_models
 from tenfold.models.deepvit import ConvStem, PatchStem
 
-# Networks that give each pixel a class, and those that take windows of a video, have files of their own.
+# Networks that give each pixel a class, and those that take videos, have files of their own.
 NAMES = [name for name in list_models() if facts(name).takes == "image" and "segmentation" not in facts(name).tags]
 
 

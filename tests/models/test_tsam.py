@@ -120,9 +120,13 @@ def test_names_and_shapes_are_those_of_the_authors(shared):
     assert got == rows
 
 
-def test_weights_of_another_network_are_refused(shared):
+def test_weights_of_another_network_are_refused():
     with pytest.raises(UsageError, match=r"the weights do not fit: .*conv1\.weight is missing"):
         load_official_tsam(build("tsam"), {"generator.something": torch.zeros(1)})
+    with pytest.raises(
+        UsageError, match=r"has no tensor decoder\.skip_full\.weight\. Their weights fit the model tsam"
+    ):
+        load_official_tsam(build("tsam_tiny"), {})
 
 
 @pytest.mark.slow  # the whole network, twice forward and backward: 8 seconds on one core

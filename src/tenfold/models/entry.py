@@ -8,8 +8,9 @@ from typing import Literal
 
 from torch import nn
 
-Takes = Literal["image", "window"]
-"""What a network takes: images (B, C, H, W), or a window of a video with its masks and flows.
+Takes = Literal["image", "frame", "window"]
+"""What a network takes: images (B, C, H, W), the frames of a video one after another, or a window of a video with its
+masks and flows.
 
 A network that takes something other than images has a method `example_inputs(shape)` that gives all arguments of its
 `forward` for one frame of a shape.
