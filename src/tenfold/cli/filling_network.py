@@ -44,6 +44,7 @@ def make_filling(network: str | None, weights: Path | None, *, seam: int, device
 
 
 def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
+    from tenfold.video.network_filling import over_smooth
     from tenfold.video.network_runs import run_file, run_module
 
     if not (is_file_name(network) or Path(network).is_dir()):
@@ -57,7 +58,8 @@ def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
     loaded, header = open_artifact(network)
     described = header.get("architecture") or {}
     _check_takes_windows(str(described.get("name", network)))
-    return run_module(loaded, device)
+    run = run_module(loaded, device)
+    return over_smooth(run) if header.get("task", {}).get("base") == "smooth" else run
 
 
 def _by_name(name: str, weights: Path | None) -> nn.Module:

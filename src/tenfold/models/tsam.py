@@ -65,6 +65,8 @@ class Tsam(nn.Module):
         mode: how flow is followed.
         edge: what stands in for the neighbours before the first and behind the last frame.
         shift: "plain" leaves the flows alone: the TSM twin.
+        quiet_start: begin with an answer of zero everywhere, for a network that corrects a filling which is there
+            already. From the usual start its first corrections are so wrong that the last gate shuts for good.
     """
 
     multiple = MULTIPLE
@@ -79,12 +81,15 @@ class Tsam(nn.Module):
         mode: Mode = "exact",
         edge: Edge = "zero",
         shift: Shift = "aligned",
+        quiet_start: bool = False,
     ) -> None:
         super().__init__()
         self.mode, self.edge, self.shift_kind = mode, edge, shift
         self.encoder = Encoder(stem, planes, blocks)
         self.decoder = Decoder([4 * planes * 2**stage for stage in range(4)], decoder)
         initialise_tsam(self)
+        if quiet_start:
+            nn.init.zeros_(self.decoder.last.conv.feature.weight)
 
     def forward(
         self,
@@ -250,10 +255,18 @@ def tsam(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
+    quiet_start: bool = False,
 ) -> Tsam:
     """TSAM in the authors' size; for their weights say mode="compat"."""
     return Tsam(
-        stem=(stem, stem_kernel), planes=planes, blocks=blocks, decoder=decoder, mode=mode, edge=edge, shift=shift
+        stem=(stem, stem_kernel),
+        planes=planes,
+        blocks=blocks,
+        decoder=decoder,
+        mode=mode,
+        edge=edge,
+        shift=shift,
+        quiet_start=quiet_start,
     )
 
 
@@ -275,6 +288,7 @@ def tsam_small(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
+    quiet_start: bool = False,
 ) -> Tsam:
     """TSAM that fills video on a CPU: a quarter of the channels, half of the blocks."""
     return tsam(
@@ -286,6 +300,7 @@ def tsam_small(
         mode=mode,
         edge=edge,
         shift=shift,
+        quiet_start=quiet_start,
     )
 
 
@@ -307,6 +322,7 @@ def tsam_tiny(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
+    quiet_start: bool = False,
 ) -> Tsam:
     """TSAM for trying things out: an eighth of the channels, half of the blocks."""
     return tsam(
@@ -318,4 +334,5 @@ def tsam_tiny(
         mode=mode,
         edge=edge,
         shift=shift,
+        quiet_start=quiet_start,
     )
