@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tenfold.errors import ShapeError
 from tenfold.layers.gated import GatedConv2d
 from tenfold.layers.temporal_align import Edge, Flows, Mode, WholeClip, check_flows
+from tenfold.models.packaged import load_packaged
 from tenfold.models.registry import register
 from tenfold.models.tsam_parts import Clock, Decoder, Encoder
 
@@ -323,9 +324,10 @@ def tsam_tiny(
     edge: Edge = "zero",
     shift: Shift = "aligned",
     quiet_start: bool = False,
+    pretrained: bool = False,
 ) -> Tsam:
     """TSAM for trying things out: an eighth of the channels, half of the blocks."""
-    return tsam(
+    network = tsam(
         planes=planes,
         blocks=blocks,
         decoder=decoder,
@@ -336,3 +338,6 @@ def tsam_tiny(
         shift=shift,
         quiet_start=quiet_start,
     )
+    if pretrained:
+        load_packaged(network, "tsam_tiny")
+    return network
