@@ -16,6 +16,7 @@ Recorded in results/inpainting.json.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
@@ -180,20 +181,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("TENFOLD_SHARED", "../shared")))
     parser.add_argument("--quick", action="store_true", help="one clip and one size; nothing is recorded")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="others stay as recorded")
     parser.add_argument("--strips", type=Path, help="folder for pictures of the middle frames")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
+    kept = [] if len(options.methods) == len(METHODS) else json.loads(RESULTS.read_text())["rows"]
+    rows: list[dict[str, Any]] = [row for row in kept if row["method"] not in options.methods]
     for size in SIZES[: 1 if options.quick else None]:
         for kind in KINDS:
-            found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+            found: dict[str, list[dict[str, float]]] = {name: [] for name in options.methods}
             for number, (place, start) in enumerate(CLIPS[: 1 if options.quick else None]):
                 frames, _ = open_clip(options.shared / place).read(start, FRAMES, size)
                 holes, made = holes_of(kind, size, 100 + number), {}
                 rest = never_found(frames, holes)
-                for name, method in METHODS.items():
+                for name in options.methods:
                     began = time.process_time()
-                    made[name] = method(frames, holes)
+                    made[name] = METHODS[name](frames, holes)
                     took = (time.process_time() - began) / FRAMES
                     found[name].append(scores(made[name], frames, holes, rest) | {"cpu_seconds_a_frame": took})
                     assert (made[name][~holes] == frames[~holes]).all(), f"{name} changed what is known"
@@ -207,6 +210,8 @@ def main() -> None:
                 rows.append({"size": list(size), "kind": kind, "method": name, "coverage": float(coverage), **mean})
                 print(f"{size[1]}x{size[0]} {kind:10} {name:28}", *(f"{key} {mean[key]:.3f}" for key in mean))
     if not options.quick:
+        order = list(METHODS)
+        rows.sort(key=lambda row: (row["size"], KINDS.index(row["kind"]), order.index(row["method"])))
         clips = [f"{Path(place).name} {start}-{start + FRAMES - 1}" for place, start in CLIPS]
         write_record(RESULTS, {"machine": machine(), "clips": clips, "rows": rows})
 
