@@ -1,6 +1,8 @@
 """Tasks: data, loss and metrics of what a network is for."""
 
 from tenfold.tasks.classification import Classification, classify
+from tenfold.tasks.instance_creation import track
+from tenfold.tasks.instances import VideoInstances
 from tenfold.tasks.registry import create, list_tasks, register, reopen
 from tenfold.tasks.segmentation import Segmentation, segment
 from tenfold.tasks.task import Picture, Task
@@ -10,10 +12,12 @@ __all__ = [
     "Picture",
     "Segmentation",
     "Task",
+    "VideoInstances",
     "classify",
     "create",
     "list_tasks",
     "register",
     "reopen",
     "segment",
+    "track",
 ]
