@@ -56,10 +56,7 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
             written.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise StorageError(
-            f"{path} is there already, and not an empty folder. Choose another place, or remove it first."
-        )
+    check_unused(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -67,6 +64,33 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         raise _storage_error(path, error) from error
     try:
         yield part
+        move_folder(part, path)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_unused(path: str | Path) -> None:
+    """See that a folder may be put at a place.
+
+    Raises:
+        StorageError: if there is already something that is not an empty folder.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise StorageError(
+            f"{path} is there already, and not an empty folder. Choose another place, or remove it first."
+        )
+
+
+def move_folder(part: Path, path: Path) -> None:
+    """Put a finished folder at its place on the same disk, with the permissions of any new folder of this user.
+
+    Raises:
+        StorageError: if it cannot be put there.
+    """
+    try:
         mask = os.umask(0)
         os.umask(mask)
         part.chmod(0o777 & ~mask)
@@ -74,8 +98,6 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         _flush(path.parent)
     except OSError as error:
         raise _storage_error(path, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

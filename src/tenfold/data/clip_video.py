@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,21 @@ class PictureVideo:
             yield VideoFrame(index, self.clip.read_frame(index), index, 1, index * self.info.time_base)
 
 
+class FrameMasks(Protocol):
+    """The masks of a video, one a frame."""
+
+    @property
+    def place(self) -> object:
+        """Where they come from, for errors."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether there must be just one for each frame."""
+
+    def __iter__(self) -> Iterator[NDArray[np.bool_]]:
+        """The masks in order, bool (H, W)."""
+
+
 class ClipMasks:
     """What to fill in each frame of a video: one mask a frame, or one for all.
 
@@ -108,7 +123,7 @@ class ClipMasks:
             if (self._video.info.height, self._video.info.width) != self._size:
                 self._stack.close()
                 raise DataError(_wrong_size(place, (self._video.info.height, self._video.info.width), self._size))
-        self.place = place
+        self.place: object = place
         self.is_counted = self._single is None and damage == "refuse"
         """Whether there must be just one mask for each frame."""
 
@@ -170,7 +185,7 @@ def read_hole(path: Path) -> NDArray[np.bool_]:
         return np.asarray(turned_upright(Image.fromarray(marked & seen), orientation))
 
 
-def masked_frames(video: VideoSource, masks: ClipMasks) -> Iterator[tuple[VideoFrame, NDArray[np.bool_]]]:
+def masked_frames(video: VideoSource, masks: FrameMasks) -> Iterator[tuple[VideoFrame, NDArray[np.bool_]]]:
     """Each frame with its mask.
 
     Raises:

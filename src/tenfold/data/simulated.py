@@ -103,15 +103,15 @@ def simulate_clip(
     camera = _camera_path(photograph.size, frames, (height, width), rng, motion)
     # Row t maps a pixel of frame t to a pixel of the layer's own picture, as 3 x 3 matrices.
     maps = [camera]
-    pictures = [_warped(photograph, camera, (height, width))]
+    pictures = [warped(photograph, camera, (height, width))]
     covers = [np.ones((frames, height, width), np.bool_)]
     for at in range(int(rng.integers(0, motion.sprites + 1))):
         source = photographs[1 + at % (len(photographs) - 1)] if len(photographs) > 1 else photographs[0]
         sprite, cover = _sprite(source.convert("RGB"), height, width, rng)
         path = _sprite_path(camera, sprite.size, (height, width), rng, motion)
         maps.append(path)
-        pictures.append(_warped(sprite, path, (height, width)))
-        covers.append(_warped(cover, path, (height, width)) >= 128)
+        pictures.append(warped(sprite, path, (height, width)))
+        covers.append(warped(cover, path, (height, width)) >= 128)
     background = pictures[0]
     shown, layers = background.copy(), np.zeros((frames, height, width), np.uint8)
     for layer in range(1, len(maps)):
@@ -166,7 +166,7 @@ def _fitting(photograph: Image.Image, height: int, width: int, room: float) -> I
     return photograph.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 
-def _similarity(
+def similarity(
     centre: NDArray[np.float64], log_scale: NDArray[np.float64], angle: NDArray[np.float64], middle: tuple[float, float]
 ) -> NDArray[np.float64]:
     """Matrices (T, 3, 3) that map frame pixels (x, y) so that the frame's middle falls on `centre` (T, 2)."""
@@ -200,15 +200,15 @@ def _camera_path(
     for shrink in range(_SHRINKS):
         part = 0.75**shrink
         centre = start + part * np.stack([across, down], 1)
-        maps = _similarity(centre, part * zoom, part * turn, middle)
+        maps = similarity(centre, part * zoom, part * turn, middle)
         seen = np.einsum("tij,cj->tci", maps, corners)[..., :2]
         # The whole path moves as little as brings it inside, before its motion is made smaller.
         centre += np.maximum(0, -seen.min((0, 1))) - np.maximum(0, seen.max((0, 1)) - limit)
-        maps = _similarity(centre, part * zoom, part * turn, middle)
+        maps = similarity(centre, part * zoom, part * turn, middle)
         seen = np.einsum("tij,cj->tci", maps, corners)[..., :2]
         if (seen >= -1e-9).all() and (seen <= limit + 1e-9).all():
             return maps
-    return _similarity(np.repeat(start[None], frames, 0), np.zeros(frames), np.zeros(frames), middle)
+    return similarity(np.repeat(start[None], frames, 0), np.zeros(frames), np.zeros(frames), middle)
 
 
 def _sprite(source: Image.Image, height: int, width: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
@@ -238,7 +238,7 @@ def _sprite_path(
     frames = len(camera)
     place = rng.uniform(0.1, 0.9, 2) * np.array([view[1], view[0]])
     across, down = (_smooth_path(frames, rng, motion.sprite_pan) for _ in range(2))
-    own = _similarity(
+    own = similarity(
         np.stack([(size[0] - 1) / 2 - across, (size[1] - 1) / 2 - down], 1),
         _smooth_path(frames, rng, motion.zoom),
         _smooth_path(frames, rng, 2 * motion.turn),
@@ -249,7 +249,7 @@ def _sprite_path(
     return own @ steady
 
 
-def _warped(picture: Image.Image, maps: NDArray[np.float64], view: tuple[int, int]) -> NDArray[np.uint8]:
+def warped(picture: Image.Image, maps: NDArray[np.float64], view: tuple[int, int]) -> NDArray[np.uint8]:
     """A layer's picture as each frame sees it, zero outside, uint8 (T, H, W[, 3])."""
     seen = []
     for matrix in maps:

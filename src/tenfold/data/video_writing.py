@@ -83,20 +83,20 @@ class VideoWriter:
                 f"quality {quality} is not allowed; it goes from 0 (best) to 51, and 18 looks like the source."
             )
         with ExitStack() as stack:
-            source = _open_sound(stack, Path(sound_from)) if sound_from is not None else None
+            source = open_sound(stack, Path(sound_from)) if sound_from is not None else None
             self._container = self._open(stack, muxer)
             self._stream = _video_stream(self._container, info, lossless, quality)
             self._format = "rgb24" if lossless else self._stream.pix_fmt
-            self._sound = _Sound(source, self._container, damage) if source is not None else None
+            self._sound = SoundCopy(source, self._container, damage) if source is not None else None
             self._stack = stack.pop_all()
 
     def _open(self, stack: ExitStack, muxer: str) -> Any:
         import av
 
         part = stack.enter_context(written_whole(self.path))
-        with _storage_errors(self.path):
+        with storage_errors(self.path):
             container = av.open(str(part), "w", format=muxer)
-        stack.callback(_close_quietly, container)
+        stack.callback(close_quietly, container)
         return container
 
     def write(self, frame: VideoFrame) -> None:
@@ -127,7 +127,7 @@ class VideoWriter:
         frame.pts, frame.time_base = pts, self._info.time_base
         if duration is not None:
             self._durations[pts] = duration
-        with _storage_errors(self.path):
+        with storage_errors(self.path):
             self._mux(self._stream.encode(frame))
             if self._sound is not None:
                 self._sound.copy_until(pts * self._info.time_base)
@@ -153,7 +153,7 @@ class VideoWriter:
         with self._stack:
             if not self._written:
                 raise UsageError(f"no frame was written to {self.path}; a video has at least one.")
-            with _storage_errors(self.path):
+            with storage_errors(self.path):
                 self._mux(self._stream.encode())
                 if self._sound is not None:
                     self._sound.copy_until(None)
@@ -164,14 +164,15 @@ class _Abandoned(Exception):  # noqa: N818  (nobody sees it)
     """The block was left by an error of its own, which goes on as it is while the file is thrown away."""
 
 
-def _open_sound(stack: ExitStack, path: Path) -> Any:
+def open_sound(stack: ExitStack, path: Path) -> Any:
+    """The container whose sound is to be copied; `stack` closes it."""
     file, container = open_container(path, VideoLimits.pixels, whole=False)
     stack.callback(file.close)
     stack.callback(container.close)
     return container
 
 
-class _Sound:
+class SoundCopy:
     """The sound packets of a file, copied in the order of their times."""
 
     def __init__(self, container: Any, output: Any, damage: Damage) -> None:
@@ -252,7 +253,7 @@ def _video_stream(container: Any, info: VideoInfo, lossless: bool, quality: int)
 
 
 @contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Turn what PyAV raises while writing into an error with the file's name."""
     import av
 
@@ -266,7 +267,7 @@ def _storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _close_quietly(container: Any) -> None:
+def close_quietly(container: Any) -> None:
     """Close what may be half written: an error here would hide the one that led here."""
     with suppress(Exception):
         container.close()

@@ -69,6 +69,15 @@ class Method:
         """A context around all passes of a batch, for work that they share."""
         return nullcontext()
 
+    def term(self, outputs: Any, targets: Any) -> Tensor | None:
+        """A differentiable term that is added to the loss of each pass (0-d), or None.
+
+        Args:
+            outputs: what the network gave.
+            targets: what the task compares it with.
+        """
+        return None
+
     def penalty(self, network: nn.Module) -> Tensor | None:
         """A differentiable term that is added to the loss once a batch (0-d), or None."""
         return None

@@ -31,8 +31,8 @@ from tenfold.models.feature_maps import FeatureMaps, feature_maps
 from tenfold.models.multires_names import load_official_multires, official_multires_names
 from tenfold.models.registry import facts, list_models, register
 from tenfold.models.segmenter import Segmenter, for_pixels
-from tenfold.models.tsam import NetworkArguments, composited
-from tenfold.models.tsam_names import load_official_tsam, official_tsam_names
+from tenfold.models.tsam import NetworkArguments, PackedWindow, composited
+from tenfold.models.tsam_names import is_official_tsam, load_official_tsam, official_tsam_names
 from tenfold.models.weights import load_by_position, official_mobilenet_v2_name, read_checkpoint
 from tenfold.models.with_reattention import reattention
 
@@ -45,12 +45,14 @@ __all__ = [
     "ImageClassifier",
     "ModelFacts",
     "NetworkArguments",
+    "PackedWindow",
     "Segmenter",
     "build",
     "composited",
     "facts",
     "feature_maps",
     "for_pixels",
+    "is_official_tsam",
     "list_models",
     "load_by_position",
     "load_official_atomnas",

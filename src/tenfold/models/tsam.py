@@ -19,6 +19,7 @@ from tenfold.layers.temporal_align import Edge, Flows, Mode, WholeClip, check_fl
 from tenfold.models.registry import register
 from tenfold.models.tsam_parts import Clock, Decoder, Encoder
 
+_PACKED = (3, 1, 1, 2, 2, 1, 1)
 MULTIPLE = 8
 """The sides of the frames are multiples of this."""
 
@@ -150,6 +151,26 @@ class Tsam(nn.Module):
             filled(0, frames, 1),
             *(filled(0, frames - 1, channels) for channels in (2, 2, 1, 1)),
         )
+
+
+class PackedWindow(nn.Module):
+    """A network that takes windows, with all its inputs in one tensor, as exported files take them.
+
+    Frames stand where images stand elsewhere, (T, 11, H, W): the channels are those of `NetworkArguments`, in order. A
+    flow is stored with the earlier frame of its pair; what the last frame says of a next one means nothing.
+
+    Args:
+        network: such as `Tsam`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Painted frames (T, 3, H, W)."""
+        frames, known, copied, *pairs = packed[None].split(_PACKED, 2)
+        return self.network(frames, known, copied, *(one[:, :-1] for one in pairs))[0]
 
 
 def check_frames(frames: Tensor, known: Tensor, copied: Tensor) -> None:

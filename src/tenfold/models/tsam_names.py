@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
+from tenfold.errors import UsageError
 from tenfold.models.weights import load_renamed
 
 _BODY = "coarse_net.downsample_module.base_model"
@@ -33,6 +34,9 @@ def official_tsam_names(network: nn.Module) -> Iterator[tuple[str, str]]:
 
     Source: arXiv 2104.03507, released code (`tsam.md` section 4).
 
+    Raises:
+        UsageError: if theirs has no such tensor, because the network has other widths.
+
     Example:
         >>> from tenfold.models import build
         >>> dict(official_tsam_names(build("tsam")))["decoder.mix_half.conv.gate.weight"]
@@ -52,7 +56,10 @@ def _official(own: str) -> str:
         rest = rest.replace("shortcut.conv", "downsample.0").replace("shortcut.bn", "downsample.1")
         return f"{_BODY}.layer{int(stage) + 1}.{block}.{rest}"
     match = re.fullmatch(r"decoder\.(\w+)\.conv\.(?:(feature|gate)\.)?(weight|bias)", own)
-    assert match is not None, own
+    if match is None:
+        raise UsageError(
+            f"the TSAM authors' network has no tensor {own}. Their weights fit the model tsam with its default sizes."
+        )
     part, branch, tensor = match.groups()
     within = f".{_BRANCH[branch]}" if branch else ".conv.featureConv"
     is_wrapped = tensor == "weight" and part != "last"
@@ -68,7 +75,26 @@ def load_official_tsam(network: nn.Module, state: Mapping[str, Tensor]) -> None:
             aliases and the vectors of spectral norm are left alone.
 
     Raises:
-        UsageError: if a tensor is missing or has another shape.
+        UsageError: if a tensor is missing or has another shape, or the network's sizes are not theirs.
     """
     own = {name.removeprefix(_PREFIX): value for name, value in state.items()}
     load_renamed(network, dict(official_tsam_names(network)), own)
+
+
+def official_tsam_discriminator_name(own: str) -> str:
+    """The authors' name of a tensor of `tenfold.layers.temporal_discriminator.TemporalDiscriminator`.
+
+    Their checkpoints put "temporal_discriminator." before it.
+
+    Example:
+        >>> official_tsam_discriminator_name("convs.0.weight"), official_tsam_discriminator_name("convs.5.weight")
+        ('conv1.featureConv.weight_orig', 'conv6.featureConv.weight')
+    """
+    _, number, tensor = own.split(".")
+    is_wrapped = tensor == "weight" and number != "5"
+    return f"conv{int(number) + 1}.featureConv.{tensor}{'_orig' if is_wrapped else ''}"
+
+
+def is_official_tsam(state: Mapping[str, Tensor]) -> bool:
+    """Whether tensors have the names of the authors' network."""
+    return any(name.removeprefix(_PREFIX).startswith(_BODY) for name in state)

@@ -40,6 +40,8 @@ class Task(Protocol):
     """Key of `metrics()` that decides which network is best; larger is better."""
     per_pixel: bool = False
     """Whether the network answers for each pixel, and not once for each image."""
+    takes: str = "image"
+    """What the network takes: an "image", or a "window" of a video with its masks and flows."""
 
     def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
         """Training steps in one epoch."""

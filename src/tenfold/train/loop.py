@@ -150,6 +150,8 @@ class Loop:
                 with run.autocast():
                     outputs = call(run.forward, inputs)
                     loss = self._task.loss(outputs, targets, label_smoothing=run.config.label_smoothing)
+                    for term in (method.term(outputs, targets) for method in run.methods):
+                        loss = loss if term is None else loss + term
                 if one.adjust is not None:
                     loss = one.adjust(outputs, loss)
                 loss = loss * one.weight if one.weight != 1 else loss

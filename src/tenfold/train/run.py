@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from tenfold.batches import Batch, placed
 from tenfold.errors import CheckpointError, UsageError
 from tenfold.methods import Method
 from tenfold.train.config import TrainConfig
-from tenfold.train.distributed import World, broadcast_tensors, gather_over_world
+from tenfold.train.distributed import World, average_gradients, broadcast_tensors, gather_over_world
 from tenfold.train.mixing import Mixing
 from tenfold.train.optimizers import create_optimizer
 from tenfold.train.random_states import random_states, restore_random_states
@@ -182,6 +182,10 @@ class Run:
         broadcast_tensors(self.network.buffers(), self.world)
         if self.average is not None:
             broadcast_tensors(self.average.module.buffers(), self.world)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their means over all processes, for methods that train something of their own."""
+        average_gradients(parameters, self.world)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the training goes on. All processes must call it together."""

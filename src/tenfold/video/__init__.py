@@ -12,8 +12,12 @@ from tenfold.lazy import resolve
 _HOMES = {
     "Account": "provenance",
     "DisFlow": "flow",
+    "EraseOptions": "erase",
     "Filled": "filling",
     "FlowEstimator": "flow",
+    "FollowOptions": "follow",
+    "FollowSession": "follow",
+    "Given": "given",
     "InpaintOptions": "inpaint",
     "InpaintSession": "inpaint",
     "InpaintedFrame": "inpaint",
@@ -26,10 +30,14 @@ _HOMES = {
     "InpaintReport": "inpaint_files",
     "inpaint_clip": "inpaint_files",
     "inpaint_frames": "inpaint",
+    "erase_frames": "erase",
     "fill_as_released": "release_windows",
+    "follow": "follow",
     "make_estimator": "flow",
     "pair_flow": "flow",
     "read_provenance": "provenance",
+    "run_file": "network_runs",
+    "run_module": "network_runs",
     "write_provenance": "provenance",
 }
 

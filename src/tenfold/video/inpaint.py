@@ -166,6 +166,7 @@ class InpaintSession:
         self.plan: Plan | None = None
         self._estimator = estimator or DisFlow()
         self._detector = CutDetector()
+        self._cut: bool | None = None
         self._count = 0
         self._size: tuple[int, ...] | None = None
         self._frames: dict[int, _Held] = {}
@@ -184,10 +185,10 @@ class InpaintSession:
             ShapeError: if the frame or the mask is of another kind or size than the first frame.
             UsageError: if frames of this size do not fit into the memory allowed.
         """
-        self._check(frame, mask)
-        plan = self.plan or self._begin(mask.shape)
-        mask = dilated(mask, self.options.dilate)
-        held = _Held(frame, mask, self.options.cuts and self._detector.is_cut(frame, mask))
+        begins_scene, self._cut = self.begins_scene(frame, mask), None
+        assert self.plan is not None
+        plan, mask = self.plan, dilated(mask, self.options.dilate)
+        held = _Held(frame, mask, begins_scene)
         if held.begins_scene:
             yield from self.finish()
         self._frames[self._count] = held
@@ -196,6 +197,40 @@ class InpaintSession:
         self._count += 1
         while len(self._drafts) >= plan.hop + self.filling.context:
             yield from self._release(plan.hop)
+
+    def begins_scene(self, frame: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
+        """Whether there is a cut before the next frame; `push` or `skip` it after that.
+
+        Args:
+            frame: uint8 (H, W, 3), RGB.
+            mask: what to fill, bool (H, W).
+
+        Raises:
+            ShapeError: if the frame or the mask is of another kind or size than the first frame.
+            UsageError: if frames of this size do not fit into the memory allowed.
+        """
+        if self._cut is None:
+            self._check(frame, mask)
+            if self.plan is None:
+                self._begin(mask.shape)
+            self._cut = self.options.cuts and self._detector.is_cut(frame, dilated(mask, self.options.dilate))
+        return self._cut
+
+    def skip(self, frame: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+        """Pass over a frame that need not be filled; only while none is held, at the start or after `finish`.
+
+        What comes after is filled as if this had been pushed if `settled_after` frames are pushed before it, the first
+        of them a whole number of hops after the last cut (or the start).
+        """
+        self.begins_scene(frame, mask)
+        self._cut = None
+        self._count += 1
+
+    @property
+    def settled_after(self) -> int:
+        """Frames after which the filling no longer depends on where it began; known once there was a frame."""
+        assert self.plan is not None
+        return self.options.passes * (self.plan.reach + 1) + self.filling.context + 2 * self.plan.hop
 
     def finish(self) -> Iterator[InpaintedFrame]:
         """Yield all frames still held; another scene may follow."""
@@ -220,7 +255,7 @@ class InpaintSession:
                 "must be of one size."
             )
 
-    def _begin(self, size: tuple[int, ...]) -> Plan:
+    def _begin(self, size: tuple[int, ...]) -> None:
         self._size = size
         self.plan = plan_session(size[0], size[1], self.options, self.filling)
         last = self.options.passes - 1
@@ -234,7 +269,6 @@ class InpaintSession:
             )
             for at in range(self.options.passes)
         ]
-        return self.plan
 
     def _pass_on(self, drafts: list[Draft], *, ends: bool) -> list[Draft]:
         """Drafts through all passes; at the end of a scene also those that wait in them."""

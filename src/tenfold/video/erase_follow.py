@@ -1,0 +1,192 @@
+"""Things pointed at in single frames, followed through a whole clip in both directions, with memory that stays flat."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tenfold.data.clip_video import PictureVideo, read_hole
+from tenfold.data.clips import resized
+from tenfold.data.record_files import RecordFile
+from tenfold.data.video import VideoFrame, VideoReader
+from tenfold.errors import ShapeError, UsageError
+from tenfold.video.follow import FollowOptions, FollowSession
+from tenfold.video.given import Given
+from tenfold.video.mask_store import MaskStore
+
+_Masks = dict[int, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One thing, pointed at in one frame; just one of box, click and mask.
+
+    Args:
+        box: x and y of its upper left corner, width and height, in pixels.
+        click: x and y of a point on it, in pixels.
+        mask: picture of its mask in that frame.
+        time: of the frame in seconds from the clip's start.
+        frame: its number from 0; counts instead of the time.
+
+    Raises:
+        UsageError: if not just one of them is given, or the time is negative.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    click: tuple[float, float] | None = None
+    mask: Path | None = None
+    time: Fraction = Fraction(0)
+    frame: int | None = None
+
+    def __post_init__(self) -> None:
+        if sum(one is not None for one in (self.box, self.click, self.mask)) != 1:
+            raise UsageError("a thing is pointed at by just one of a box, a click and a mask.")
+        if self.time < 0 or (self.frame or 0) < 0:
+            raise UsageError(f"a thing is pointed at {float(self.time):g} s from the start; needed is 0 or more.")
+
+    def is_in(self, frame: VideoFrame, rate: Fraction) -> bool:
+        """Whether a frame, and no earlier one, is the one it is pointed at in."""
+        if self.frame is not None:
+            return frame.index == self.frame
+        return frame.time >= self.time - 1 / (2 * rate)
+
+    def given(self, size: tuple[int, int]) -> Given:
+        """As following takes it, for frames of a size.
+
+        Raises:
+            ShapeError: if the mask has another size.
+        """
+        if self.mask is None:
+            return Given(box=self.box, click=self.click)
+        mask = read_hole(self.mask)
+        if mask.shape != size:
+            raise ShapeError(
+                f"the mask {self.mask} has {mask.shape[1]} x {mask.shape[0]} pixels, but the frames have {size[1]} x "
+                f"{size[0]}; they must be the same."
+            )
+        return Given(mask=mask)
+
+    def asked(self) -> list[Any]:
+        """All that it follows from, as JSON values."""
+        from tenfold.video.erase_work import stamp
+
+        mask = None if self.mask is None else stamp(self.mask)
+        return [self.box, self.click, mask, str(self.time), self.frame]
+
+
+def follow_targets(
+    video: VideoReader | PictureVideo,
+    targets: Sequence[Target],
+    store: MaskStore,
+    *,
+    options: FollowOptions | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> int:
+    """Follow things from where they are pointed at to the end, and back to the start; keep the union of their masks.
+
+    Frames before the last pointing are kept on the disk, small, for the way back.
+
+    Args:
+        video: the clip, not yet read.
+        targets: at least one.
+        store: for the masks.
+        options: how to follow.
+        progress: called with the frames done and their number.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        UsageError: if a thing lies outside the frame or after the end.
+        ShapeError: if a mask has another size.
+    """
+    options = options or FollowOptions()
+    size = (video.info.height, video.info.width)
+    session = FollowSession(options)
+    scale = min(1.0, options.longest_side / max(size))
+    working = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    pending = list(enumerate(targets, 1))
+    begun: dict[int, list[Given]] = {}
+    count = 0
+    folder = tempfile.TemporaryDirectory(dir=store.place.parent, prefix=".back")
+    with folder, RecordFile(Path(folder.name) / "frames", write=True) as spool:
+        for frame in video:
+            due = [(name, one) for name, one in pending if one.is_in(frame, video.info.rate)]
+            if pending:
+                spool.append(frame.index, _packed(resized(frame.image, working)))
+            pending = [one for one in pending if one not in due]
+            if due or begun:
+                given = [_named(one.given(size), name) for name, one in due]
+                masks = session.step(frame.image, given)
+                store.write(frame.index, _union(masks, size))
+                if due:
+                    begun[frame.index] = [_small(masks[name], name, working) for name, _ in due]
+            count = frame.index + 1
+            if progress is not None:
+                progress(count, video.info.frames)
+        if pending:
+            raise UsageError(_after_end(pending[0][1], count, video.info.rate))
+        _follow_back(spool, begun, store, options)
+    return count
+
+
+def _follow_back(spool: RecordFile, begun: dict[int, list[Given]], store: MaskStore, options: FollowOptions) -> None:
+    """From the last pointing back to the first frame."""
+    session = FollowSession(options)
+    for number in range(max(begun), -1, -1):
+        masks = session.step(_unpacked(spool.read(number)), begun.get(number, ()))
+        if number in begun and len(begun) == 1:
+            continue  # the way forward has it
+        small = np.any(list(masks.values()), axis=0)
+        if small.any():
+            store.write(number, store.read(number) | _enlarged(small, store.size))
+
+
+def _named(given: Given, name: int) -> Given:
+    return Given(mask=given.mask, box=given.box, click=given.click, id=name)
+
+
+def _union(masks: _Masks, size: tuple[int, int]) -> NDArray[np.bool_]:
+    union = np.zeros(size, np.bool_)
+    for mask in masks.values():
+        union |= mask
+    return union
+
+
+def _small(mask: NDArray[np.bool_], name: int, size: tuple[int, int]) -> Given:
+    part = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BOX)
+    small = np.asarray(part) > 0.5
+    return Given(mask=small if small.any() else np.asarray(part) > 0, id=name)
+
+
+def _enlarged(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    part = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(part) > 0.5
+
+
+def _packed(frame: NDArray[np.uint8]) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(frame).save(content, "JPEG", quality=95, subsampling=0)
+    return content.getvalue()
+
+
+def _unpacked(content: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
+        return np.array(picture)
+
+
+def _after_end(target: Target, count: int, rate: Fraction) -> str:
+    where = f"frame {target.frame}" if target.frame is not None else f"{float(target.time):g} s"
+    return (
+        f"a thing is pointed at in {where}, but the clip has {count} frames, {float(count / rate):.2f} s. Point at an "
+        "earlier one."
+    )

@@ -1,0 +1,100 @@
+"""What is to be erased, however it is named, as one mask a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from tenfold.data.clip_video import ClipMasks, FrameMasks, PictureVideo, open_clip_video
+from tenfold.data.video import Damage, VideoReader
+from tenfold.errors import UsageError
+from tenfold.video.erase_follow import Target, follow_targets
+from tenfold.video.mask_store import MaskStore
+
+Follows = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class What:
+    """What is to go; just one of these ways to say it.
+
+    Args:
+        targets: things pointed at in single frames, which are followed through the clip.
+        masks: masks for all frames; see tenfold.data.clip_video.ClipMasks.
+        stored: the file of a MaskStore, for masks that were followed before.
+
+    With none of them, the masks beside the frames of a clip in a folder are taken.
+
+    Raises:
+        UsageError: if it is said in more than one way.
+    """
+
+    targets: tuple[Target, ...] = ()
+    masks: Path | None = None
+    stored: Path | None = None
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.targets, self.masks, self.stored))) > 1:
+            raise UsageError(
+                "what is to go is said in more than one way; give masks for all frames, or point at things."
+            )
+
+    def asked(self) -> list[Any]:
+        """All that the masks follow from, as JSON values."""
+        from tenfold.video.erase_work import stamp
+
+        files = [stamp(path) for path in (self.masks, self.stored) if path is not None]
+        return [*files, *(target.asked() for target in self.targets)]
+
+
+@contextmanager
+def open_masks(
+    what: What,
+    clip: str | Path,
+    video: VideoReader | PictureVideo,
+    place: Path,
+    *,
+    rate: Fraction | None = None,
+    damage: Damage = "refuse",
+    progress: Follows | None = None,
+) -> Iterator[FrameMasks]:
+    """The masks of a video. Things that are pointed at are followed first, unless that was done before.
+
+    Args:
+        what: what is to go.
+        clip: the file or folder of the video, which is read once more to follow in.
+        video: the same, open.
+        place: file for masks that are followed.
+        rate: see open_clip_video.
+        damage: see open_clip_video.
+        progress: called with the frames followed and their number.
+
+    Raises:
+        UsageError: if nothing is to go, or a thing is pointed at outside the clip.
+        DataError: if masks cannot be read, or do not fit the clip.
+    """
+    size = (video.info.height, video.info.width)
+    if what.targets:
+        if not place.exists():
+            part = place.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            with open_clip_video(clip, rate=rate, damage=damage) as again, MaskStore(part, size, write=True) as store:
+                follow_targets(again, what.targets, store, progress=progress)
+            part.replace(place)
+        with MaskStore(place, size) as store:
+            yield store
+    elif what.stored is not None:
+        with MaskStore(what.stored, size) as store:
+            yield store
+    else:
+        if what.masks is None and not (isinstance(video, PictureVideo) and video.clip.masks):
+            raise UsageError(
+                "what is to be erased? Point at it with --box or --click, give its mask in one frame (--mask) or in "
+                "all (--masks), or take what moves most (--moving)."
+            )
+        with ClipMasks(what.masks, video, damage=damage) as masks:
+            yield masks
