@@ -23,6 +23,7 @@ _VERBS = (
     (_MAKE, "search", "search:app", "Find a network among many candidates."),
     (_MAKE, "export", "export:export", "Turn a trained artifact into an ONNX file with integers inside."),
     (_USE, "predict", "predict:predict", "Say what is on images, with an artifact or an ONNX file."),
+    (_USE, "segment", "segment:segment", "Follow objects through a video."),
     (_USE, "inpaint", "inpaint:inpaint", "Fill holes in a video, or remove what masks cover."),
     (_USE, "eval", "evaluate:evaluate", "Measure the accuracy of an artifact or an ONNX file."),
     (_USE, "eval-tracks", "eval_tracks:eval_tracks", "Judge tracks of objects in videos, as YouTube-VIS does."),

@@ -18,7 +18,7 @@ from tenfold.video.appearance import Appearance, Values, pixel_features
 from tenfold.video.camera import camera_flow
 from tenfold.video.edges import drawn_to_edges
 from tenfold.video.flow import DisFlow, Flow, FlowEstimator, Frame, consistent, grid
-from tenfold.video.given import Given, Mask, mask_of
+from tenfold.video.given import Given, Mask, at_size, check_given, mask_of
 
 MOST_OBJECTS = 100
 _LEAST_PIXELS = 20
@@ -39,6 +39,12 @@ class FollowOptions:
     def __post_init__(self) -> None:
         if not 32 <= self.longest_side <= 4096:
             raise UsageError(f"longest_side is {self.longest_side}; allowed is 32 to 4096.")
+
+
+def working_size(size: tuple[int, int], options: FollowOptions) -> tuple[int, int]:
+    """The (height, width) at which frames of a size are looked at."""
+    scale = min(1.0, options.longest_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +102,7 @@ class _Followed:
     def _learn(self, features: Values) -> None:
         mask = self.soft > 0.5
         near = _window(mask, max(int(0.5 * mask.sum() ** 0.5), 20))
-        certain: Values = np.clip(np.abs(_signed_distance(mask[near])) / 3, 0.2, 1) * np.abs(2 * self.soft[near] - 1)
+        certain = np.clip(np.abs(_signed_distance(mask[near])) / 3, 0.2, 1) * np.abs(2 * self.soft[near] - 1)
         self._looks.learn(
             features[near].reshape(-1, features.shape[2]),
             mask[near].reshape(-1),
@@ -145,9 +151,7 @@ class FollowSession:
             MissingExtraError: if OpenCV is not installed.
         """
         size = self._check(frame)
-        scale = min(1.0, self.options.longest_side / max(size))
-        working = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        small = resized(frame, working)
+        small = resized(frame, working_size(size, self.options))
         self._step = self._move_on(small)
         for one in self._objects.values():
             one.advance(self._step)
@@ -169,13 +173,12 @@ class FollowSession:
         name = given.id if given.id is not None else max(self._objects, default=0) + 1
         if name not in self._objects and len(self._objects) >= MOST_OBJECTS:
             raise UsageError(f"more than {MOST_OBJECTS} objects are not followed at a time.")
-        cv2 = require("cv2", "video")
-        height, width = self._step.frame.shape[:2]
-        mask = mask_of(given, frame).astype(np.float32)
-        soft = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-        if not (soft > 0.5).any():
-            soft = (soft > 0).astype(np.float32)
-        self._objects[name] = _Followed(soft, self._step.features)
+        step = self._step
+        small = at_size(given, step.trusted.shape, (frame.shape[0], frame.shape[1]))
+        motion = None
+        if small.click is not None and self._before is not None:
+            motion = step.back - camera_flow(step.back, step.trusted)
+        self._objects[name] = _Followed(mask_of(small, step.frame, motion).astype(np.float32), step.features)
 
     def _keep_apart(self) -> None:
         """A pixel belongs to one object: that which claims it most."""
@@ -229,9 +232,7 @@ def follow(
     for frame in frames:
         yield session.step(frame, [one for one in given if one.frame == count])
         count += 1
-    late = max((one.frame for one in given), default=-1)
-    if late >= count:
-        raise UsageError(f"an object is given on frame {late}, but the video has {count} frames, counted from 0.")
+    check_given(given, count)
 
 
 def _motion_evidence(step: _Step, mask: Mask) -> Values:
