@@ -117,25 +117,25 @@ def follow_targets(
     pending = list(enumerate(targets, 1))
     begun: dict[int, list[Given]] = {}
     count = 0
-    with tempfile.TemporaryDirectory(dir=store.place.parent, prefix=".back") as folder:
-        with RecordFile(Path(folder) / "frames", write=True) as spool:
-            for frame in video:
-                due = [(name, one) for name, one in pending if one.is_in(frame, video.info.rate)]
-                if pending:
-                    spool.append(frame.index, _packed(resized(frame.image, working)))
-                pending = [one for one in pending if one not in due]
-                if due or begun:
-                    given = [_named(one.given(size), name) for name, one in due]
-                    masks = session.step(frame.image, given)
-                    store.write(frame.index, _union(masks, size))
-                    if due:
-                        begun[frame.index] = [_small(masks[name], name, working) for name, _ in due]
-                count = frame.index + 1
-                if progress is not None:
-                    progress(count, video.info.frames)
+    folder = tempfile.TemporaryDirectory(dir=store.place.parent, prefix=".back")
+    with folder, RecordFile(Path(folder.name) / "frames", write=True) as spool:
+        for frame in video:
+            due = [(name, one) for name, one in pending if one.is_in(frame, video.info.rate)]
             if pending:
-                raise UsageError(_after_end(pending[0][1], count, video.info.rate))
-            _follow_back(spool, begun, store, options)
+                spool.append(frame.index, _packed(resized(frame.image, working)))
+            pending = [one for one in pending if one not in due]
+            if due or begun:
+                given = [_named(one.given(size), name) for name, one in due]
+                masks = session.step(frame.image, given)
+                store.write(frame.index, _union(masks, size))
+                if due:
+                    begun[frame.index] = [_small(masks[name], name, working) for name, _ in due]
+            count = frame.index + 1
+            if progress is not None:
+                progress(count, video.info.frames)
+        if pending:
+            raise UsageError(_after_end(pending[0][1], count, video.info.rate))
+        _follow_back(spool, begun, store, options)
     return count
 
 

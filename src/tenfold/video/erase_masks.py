@@ -39,7 +39,9 @@ class What:
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.targets, self.masks, self.stored))) > 1:
-            raise UsageError("what is to go is said in more than one way; give masks for all frames, or point at things.")
+            raise UsageError(
+                "what is to go is said in more than one way; give masks for all frames, or point at things."
+            )
 
     def asked(self) -> list[Any]:
         """All that the masks follow from, as JSON values."""

@@ -1,4 +1,4 @@
-"""One queue of jobs, each in a child process with limits: watched, told about, cancelled, and begun again after a crash."""
+"""One queue of jobs, each in a child process with limits: watched, told about, cancelled, begun again after a crash."""
 
 from __future__ import annotations
 
