@@ -23,6 +23,7 @@ _MOTION_WEIGHT = 2.0
 _MOST_ERROR = 12.0
 """Grey levels: colours that differ by more differ."""
 _HIDDEN_ERROR = 7.2
+_COLOUR_WEIGHT, _MOST_LOGIT = 3.0, 2.0
 _SMOOTH = 0.8
 
 
@@ -115,5 +116,5 @@ def by_colours(step: Step, window: Window, mask: Mask, soft: Values) -> Values:
 
     as_object = error(own, True, _MOST_ERROR)
     as_background = error(step.camera[:, *window], False, _HIDDEN_ERROR)
-    logit: Values = np.clip(3 * (as_background - as_object) / _MOST_ERROR, -2, 2)
+    logit: Values = np.clip(_COLOUR_WEIGHT * (as_background - as_object) / _MOST_ERROR, -_MOST_LOGIT, _MOST_LOGIT)
     return logit
