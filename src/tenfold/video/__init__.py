@@ -40,7 +40,7 @@ _HOMES = {
     "inpaint_frames": "inpaint",
     "erase_frames": "erase",
     "fill_as_released": "release_windows",
-    "follow": "follow",
+    "follow_frames": "follow",
     "make_estimator": "flow",
     "pair_flow": "flow",
     "read_provenance": "provenance",

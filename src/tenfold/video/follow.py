@@ -152,7 +152,7 @@ class FollowSession:
         return mask
 
 
-def follow(
+def follow_frames(
     frames: Iterable[Frame],
     given: Sequence[Given],
     options: FollowOptions | None = None,

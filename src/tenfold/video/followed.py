@@ -72,13 +72,15 @@ class Followed:
         near = window_around(mask, band + 4)
         inside = signed_distance(mask[near])
         likely = np.clip(carried[near], _CARRIED_LIMIT, 1 - _CARRIED_LIMIT)
-        scores = self._scores(step.features[near])
+        wanted = inside >= -band
+        scores = np.full(inside.shape, -_MOST_SCORE, np.float32)
+        scores[wanted] = self._looks.scores(step.features[near][wanted])
         logit = np.log(likely / (1 - likely)) * np.where(step.trusted[near], 1, _DISTRUSTED)
         logit += _APPEARANCE_WEIGHT * np.clip(scores, -_MOST_SCORE, _MOST_SCORE)
         logit += _DISTANCE_WEIGHT * np.clip(inside, -_MOST_DISTANCE, _MOST_DISTANCE)
         logit += by_residual(step, near, mask[near]) + by_colours(step, near, mask[near], before)
         soft = (1 / (1 + np.exp(-logit))).astype(np.float32)
-        soft[inside < -band] = 0
+        soft[~wanted] = 0
         soft = _without_specks(drawn_to_edges(soft, step.frame[near]))
         seen = scores[soft > 0.5]
         if len(seen) >= _LEAST_PIXELS and seen.mean() > 0:  # else it looks like what was around the object
