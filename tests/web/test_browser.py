@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from web.conftest import start_server
 
 from tenfold.data.video import VideoReader
 from video_files import write_with_sound
+from web.conftest import start_server
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")

@@ -298,6 +298,7 @@ function showWork() {
   showJob(byId("follow-state"), follow);
   byId("erase").disabled = !isFollowed || (Boolean(erase) && !isOver(erase));
   byId("erase").textContent = isErased ? "Erase again" : "Erase";
+  byId("erase").classList.toggle("primary", !isErased);
   showJob(byId("erase-state"), erase);
   byId("step-done").hidden = !isErased;
   byId("compare-line").hidden = !isErased;

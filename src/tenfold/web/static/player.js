@@ -2,6 +2,7 @@
 
 const KEPT_IMAGES = 160;
 const AHEAD = 10;
+const FINE_WIDTH = 1200;
 
 class Images {
   // Images by address, the least used forgotten first; what is not there (yet) is not kept.
@@ -70,7 +71,9 @@ export class Player {
     this.pause();
     this.clear();
     this.clip = clip;
-    [this.canvas.width, this.canvas.height] = clip.result.shown;
+    // Small clips get a finer canvas, so that marks and handles stay sharp.
+    const finer = Math.max(1, Math.ceil(FINE_WIDTH / clip.result.shown[0]));
+    [this.canvas.width, this.canvas.height] = clip.result.shown.map((side) => side * finer);
     this.show(0);
   }
 
