@@ -1,17 +1,21 @@
 """Tasks: data, loss and metrics of what a network is for."""
 
 from tenfold.tasks.classification import Classification, classify
+from tenfold.tasks.inpainting import Inpainting
+from tenfold.tasks.inpainting_creation import inpaint
 from tenfold.tasks.registry import create, list_tasks, register, reopen
 from tenfold.tasks.segmentation import Segmentation, segment
 from tenfold.tasks.task import Picture, Task
 
 __all__ = [
     "Classification",
+    "Inpainting",
     "Picture",
     "Segmentation",
     "Task",
     "classify",
     "create",
+    "inpaint",
     "list_tasks",
     "register",
     "reopen",

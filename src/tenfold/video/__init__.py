@@ -36,6 +36,8 @@ _HOMES = {
     "make_estimator": "flow",
     "pair_flow": "flow",
     "read_provenance": "provenance",
+    "run_file": "network_runs",
+    "run_module": "network_runs",
     "write_provenance": "provenance",
 }
 
