@@ -34,6 +34,7 @@ def erase(
     box: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     click: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     mask: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    moving: Annotated[bool, Parameter(negative=())] = False,
     masks: Path | None = None,
     preset: Literal["fast", "good", "best"] = "good",
     dilate: int = 6,
@@ -64,6 +65,7 @@ def erase(
             be repeated.
         click: X,Y of a point on the thing, in pixels, and @SECONDS; may be repeated.
         mask: PICTURE with the mask of the thing in one frame, and @SECONDS; may be repeated.
+        moving: the largest thing that moves by itself.
         masks: masks for all frames: a folder with a picture for each, a video, or one picture for all.
         preset: fast, good or best: the size at which motion is estimated, and how far is searched.
         dilate: pixels that the masks grow, so that no rim of the thing stays behind.
@@ -86,7 +88,7 @@ def erase(
     from tenfold.video.erase_preview import preview_clip
 
     options = EraseOptions(preset=preset, dilate=dilate, feather=feather, cuts=cuts, memory_mb=memory_mb)
-    what = What(targets=tuple(parse_targets(box, click, mask)), masks=masks)
+    what = What(targets=tuple(parse_targets(box, click, mask, moving=moving)), masks=masks)
     frames_a_second = parse_rate(rate)
     with _shown_progress() as progress:
         if preview is not None:
@@ -117,7 +119,9 @@ def erase(
     _tell(report)
 
 
-def parse_targets(boxes: Sequence[str], clicks: Sequence[str], masks: Sequence[str]) -> list[Target]:
+def parse_targets(
+    boxes: Sequence[str], clicks: Sequence[str], masks: Sequence[str], *, moving: bool = False
+) -> list[Target]:
     """Things that are pointed at, as the command line has them.
 
     Raises:
@@ -125,7 +129,7 @@ def parse_targets(boxes: Sequence[str], clicks: Sequence[str], masks: Sequence[s
     """
     from tenfold.video.erase_follow import Target
 
-    targets = []
+    targets = [Target(moving=True)] if moving else []
     for text in boxes:
         x, y, width, height, time = _numbers("--box", text, 4, "120,80,60,140@1.5 (X,Y,WIDTH,HEIGHT@SECONDS)")
         if width <= 0 or height <= 0:
