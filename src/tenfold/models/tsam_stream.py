@@ -40,7 +40,7 @@ class TsamStream:
     @property
     def delay(self) -> int:
         """How many further frames a frame waits for: one for each layer in a row that looks at its neighbours."""
-        blocks = sum(len(stage) for stage in self._network.encoder.stages)  # type: ignore[arg-type]
+        blocks = sum(len(stage) for stage in self._network.encoder.stages)  # type: ignore[arg-type, misc]
         return blocks + 3  # and the three gated convolutions of the decoder that follow each other
 
     @torch.inference_mode()
