@@ -12,7 +12,6 @@ from tenfold.data.video import VideoReader
 from tenfold.video import erase_files
 from video_files import sound_packets, write_video, write_with_sound
 
-
 FAST = erase_files.EraseOptions(preset="fast", dilate=3)
 
 
@@ -20,7 +19,9 @@ def scene(count=20, height=96, width=128):
     """A noisy still, and a yellow square that moves over it: frames, masks, and the still."""
     rows, columns = np.mgrid[0:height, 0:width]
     noise = np.random.default_rng(0).integers(0, 50, (height // 4, width // 4, 3)).repeat(4, 0).repeat(4, 1)
-    still = (np.stack([rows * 120 // height, columns * 150 // width, np.full_like(rows, 90)], 2) + noise).astype(np.uint8)
+    still = (np.stack([rows * 120 // height, columns * 150 // width, np.full_like(rows, 90)], 2) + noise).astype(
+        np.uint8
+    )
     frames, masks = np.repeat(still[None], count, 0), np.zeros((count, height, width), np.bool_)
     for index in range(count):
         masks[index, 30:54, 6 + 4 * index : 30 + 4 * index] = True
@@ -180,6 +181,23 @@ def test_the_masks_beside_the_frames_of_a_folder_are_taken(tenfold, masks, tmp_p
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"{number}.png" for number in range(20))
 
 
+def test_tracks_of_segment_are_erased_by_their_ids(tenfold, clip, tmp_path):
+    frames, truth, still = scene()
+    tracks = tmp_path / "tracks.json"
+    assert tenfold("segment", clip, "--box", "22,26,32,32@0.2", "--box", "90,60,20,20@0", "-o", tracks).code == 0
+    outcome = tenfold(
+        "erase", clip, "--tracks", tracks, "--ids", "1", "-o", tmp_path / "out.mp4", "--preset", "fast", "--lossless"
+    )
+    assert outcome.code == 0, outcome.err
+    made = np.stack(frames_of(tmp_path / "out.mp4"))
+    assert np.abs(made.astype(int) - still)[truth].mean() < 0.15 * np.abs(frames.astype(int) - still)[truth].mean()
+    np.testing.assert_array_equal(made[0, 60:80, 90:110], frames[0, 60:80, 90:110])  # the other object stays
+    outcome = tenfold("erase", clip, "--tracks", tracks, "--ids", "7", "-o", tmp_path / "no.mp4")
+    assert outcome.code == 2
+    assert "the track 7 is not in" in outcome.words
+    assert "it has 1, 2" in outcome.words
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -201,6 +219,11 @@ def test_the_masks_beside_the_frames_of_a_folder_are_taken(tenfold, masks, tmp_p
         (("--masks", "masks", "--preview", "3"), 2, "a preview is one picture"),
         (("--masks", "masks", "--preview", "0", "-o", "x.png"), 2, "a preview of 0 frames"),
         (("--masks", "empty.png", "--preview", "1", "-o", "x.png"), 2, "nothing is erased in any frame"),
+        (("--masks", "masks", "--ids", "1"), 2, "ids are those of tracks"),
+        (("--tracks", "masks", "--ids", "one"), 2, "--ids one is not of the form 1,3"),
+        (("--tracks", "none.json"), 1, "there is no file none.json with tracks"),
+        (("--tracks", "small.png"), 1, "small.png is no file of tracks"),
+        (("--masks", "masks", "--seam", "2"), 2, "--seam means nothing without --network"),
         (("--masks", "masks", "--rate", "24"), 2, "a video file has its own times"),
     ],
 )
@@ -225,4 +248,6 @@ def test_nothing_moves_in_a_still(tenfold, tmp_path):
 def test_the_help_names_every_way_to_point(capsys):
     assert run(["erase", "--help"]) == 0
     said = capsys.readouterr().out
-    assert all(word in said for word in ("--box", "--click", "--mask", "--masks", "--moving", "--preview", "--lossless"))
+    assert all(
+        word in said for word in ("--box", "--click", "--mask", "--masks", "--moving", "--preview", "--lossless")
+    )

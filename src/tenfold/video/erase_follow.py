@@ -120,7 +120,7 @@ def follow_targets(
     pending = list(enumerate(targets, 1))
     detector = MovingDetector(options.longest_side)
     begun: dict[int, list[Given]] = {}
-    count = 0
+    before, count = None, 0
     folder = tempfile.TemporaryDirectory(dir=store.place.parent, prefix=".back")
     with folder, RecordFile(Path(folder.name) / "frames", write=True) as spool:
         for frame in video:
@@ -129,12 +129,14 @@ def follow_targets(
                 spool.append(frame.index, _packed(resized(frame.image, working)))
             pending = [(name, one) for name, one in pending if due[name] is None]
             given = [_named(one, name) for name, one in due.items() if one is not None]
+            if given and not begun and before is not None:
+                session.step(before)  # motion helps to tell what is pointed at
             if given or begun:
                 masks = session.step(frame.image, given)
                 store.write(frame.index, _union(masks, size))
                 if given:
                     begun[frame.index] = [_small(masks[name], name, working) for name in map(_id, given)]
-            count = frame.index + 1
+            before, count = frame.image, frame.index + 1
             if progress is not None:
                 progress(count, video.info.frames)
         if pending:
