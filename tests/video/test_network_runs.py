@@ -8,7 +8,7 @@ from tenfold import build
 from tenfold.errors import ShapeError
 from tenfold.models import PackedWindow
 from tenfold.video import InpaintOptions, NetworkFilling, NetworkInputs, fill_as_released, inpaint_frames
-from tenfold.video.network_runs import PACKED_CHANNELS, added_to_smooth, packed, run_module
+from tenfold.video.network_runs import PACKED_CHANNELS, packed, run_module
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,6 @@ def test_a_packed_window_says_all_that_its_inputs_say(network, frames):
         np.testing.assert_allclose(made.numpy(), run_module(network)(inputs)[row], atol=1e-6)
     with pytest.raises(ShapeError, match="has no frame"):
         packed(NetworkInputs(*(one[:, :0] for one in inputs)))
-
-
-def test_an_answer_may_be_what_to_add_to_a_smooth_filling():
-    inputs = inputs_of(2, windows=2)
-    inputs = inputs._replace(frames=np.full_like(inputs.frames, 102 / 255) * inputs.known)
-    made = added_to_smooth(lambda given: np.full_like(given.frames, 0.25))(inputs)
-    np.testing.assert_allclose(made, 0.4 + 0.25, atol=1e-6)  # a hole in plain grey is filled with it
 
 
 def _clip():

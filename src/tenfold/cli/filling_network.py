@@ -45,10 +45,15 @@ def make_filling(network: str | None, weights: Path | None, *, seam: int, device
 
 
 def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
+    from tenfold.models import packaged_weights
     from tenfold.video.network_runs import run_file, run_module
 
     if not (is_file_name(network) or Path(network).is_dir()):
-        return run_module(_by_name(network, weights), device)
+        _check_takes_windows(network)
+        packaged = packaged_weights(network) if weights is None else None
+        if packaged is None:
+            return run_module(_by_name(network, weights), device)
+        network = str(packaged)
     if weights is not None:
         raise UsageError(f"--network-weights does not go with {network}: a file brings its weights. Leave it out.")
     if network.endswith(ONNX_SUFFIX):
@@ -65,15 +70,14 @@ def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
 
 def _as_trained(run: RunNetwork, task: Mapping[str, Any] | None) -> RunNetwork:
     """The network as one that paints colours, whatever it learned to give."""
-    from tenfold.video.network_runs import added_to_smooth
+    from tenfold.video.network_filling import over_smooth
 
-    return added_to_smooth(run) if (task or {}).get("base") == "smooth" else run
+    return over_smooth(run) if (task or {}).get("base") == "smooth" else run
 
 
 def _by_name(name: str, weights: Path | None) -> nn.Module:
     from tenfold import models
 
-    _check_takes_windows(name)
     if weights is None:
         raise UsageError(
             f"--network {name} is not trained. Give its weights with --network-weights, or name the artifact of a "

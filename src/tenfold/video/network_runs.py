@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import ArtifactError, ShapeError
-from tenfold.video.harmonic import filled_smoothly
 from tenfold.video.network_filling import NetworkInputs, RunNetwork
 
 if TYPE_CHECKING:
@@ -67,29 +66,6 @@ def run_file(path: str | Path, engine: str = "onnxruntime", threads: int | None 
         return np.stack([opened.run(packed(inputs, row)) for row in range(len(inputs.frames))])
 
     return run
-
-
-def added_to_smooth(run: RunNetwork) -> RunNetwork:
-    """A network whose answer is what to add to holes that are filled smoothly, as one that paints colours.
-
-    So learns a network of the task inpaint with base="smooth".
-
-    Args:
-        run: gives what to add.
-    """
-
-    def run_on_smooth(inputs: NetworkInputs) -> NDArray[np.float32]:
-        colours = np.rint(np.moveaxis(inputs.frames, 2, -1) * 255).astype(np.uint8)  # (B, T, H, W, 3)
-        holes = inputs.known[:, :, 0] < 0.5
-        smooth = [
-            [filled_smoothly(frame, hole) for frame, hole in zip(*window, strict=True)]
-            for window in zip(colours, holes, strict=True)
-        ]
-        base = np.moveaxis(np.asarray(smooth, np.float32) / np.float32(255), -1, 2)
-        added: NDArray[np.float32] = base + run(inputs)
-        return added
-
-    return run_on_smooth
 
 
 def packed(inputs: NetworkInputs, row: int = 0) -> NDArray[np.float32]:
