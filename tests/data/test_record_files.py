@@ -43,7 +43,7 @@ def test_a_changed_byte_is_noticed(tmp_path):
     with RecordFile(path) as file:
         assert file.read(0) == bytes(50)
         assert file.read(2) == b"\2" * 50
-        with pytest.raises(DataError, match="record 1 of .* is damaged"):
+        with pytest.raises(DataError, match=r"record 1 of .* is damaged"):
             file.read(1)
 
 
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_said(tmp_path):
             file.read(4)
         file.append(0, b"content")
         (tmp_path / "records").write_bytes(b"")
-        with pytest.raises(DataError, match="record 0 of .* is damaged"):
+        with pytest.raises(DataError, match=r"record 0 of .* is damaged"):
             file.read(0)
     with RecordFile(tmp_path / "records") as file, pytest.raises(UsageError, match="open it with write=True"):
         file.append(0, b"")

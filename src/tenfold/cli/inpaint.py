@@ -97,7 +97,7 @@ def inpaint(
             filling=filling,
             estimator=estimator,
             provenance=provenance,
-            rate=_parsed_rate(rate),
+            rate=parse_rate(rate),
             lossless=lossless,
             quality=quality,
             sound=sound,
@@ -109,7 +109,12 @@ def inpaint(
     _tell(report)
 
 
-def _parsed_rate(rate: str | None) -> Fraction | None:
+def parse_rate(rate: str | None) -> Fraction | None:
+    """Frames a second, as the command line has them.
+
+    Raises:
+        UsageError: if it is no number.
+    """
     if rate is None:
         return None
     try:

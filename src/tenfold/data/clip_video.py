@@ -64,10 +64,13 @@ class PictureVideo:
 class FrameMasks(Protocol):
     """The masks of a video, one a frame."""
 
-    place: object
-    """Where they come from, for errors."""
-    is_counted: bool
-    """Whether there must be just one for each frame."""
+    @property
+    def place(self) -> object:
+        """Where they come from, for errors."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether there must be just one for each frame."""
 
     def __iter__(self) -> Iterator[NDArray[np.bool_]]:
         """The masks in order, bool (H, W)."""

@@ -7,9 +7,10 @@ over the first, and a disc cut from the second, shaded as a ball, crosses it. Wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ SAMPLE_FRAMES, SAMPLE_SIZE = 72, (360, 640)
 SAMPLE_RATE = Fraction(24)
 _BALL_CENTRE, _BALL_RADIUS = (308.0, 221.0), 124.0
 """Where the blossom is in flower.jpg, x and y, and how much of it is taken, in pixels."""
+_HUE_TURN = 180
+"""Of the blossom's colour, in 256ths of the circle: orange becomes violet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +68,11 @@ def sample_frames(
     for number in range(frames):
         time = number / (frames - 1)
         ease = (1 - math.cos(math.pi * time)) / 2
-        centre = np.array([[scene.width * (0.40 + 0.20 * ease), scene.height * (0.515 - 0.03 * ease)]])
-        zoom, turn = math.log(part) - 0.06 * ease, math.radians(1.2 - 2.4 * ease)
+        centre = np.array([[scene.width * (0.43 + 0.13 * ease), scene.height * (0.515 - 0.03 * ease)]])
+        zoom, turn = math.log(part) - 0.04 * ease, math.radians(0.6 - 1.2 * ease)
         view = similarity(centre, np.array([zoom]), np.array([turn]), ((width - 1) / 2, (height - 1) / 2))
         truth = warped(scene, view, (height, width))[0]
-        x = width * (-0.14 + 1.28 * time)
+        x = width * (0.11 + 0.78 * time)
         y = height * (0.66 - 0.22 * abs(math.sin(2.5 * math.pi * time)))
         rolled = similarity(
             np.array([[(ball.width - 1) / 2, (ball.height - 1) / 2]]),
@@ -84,29 +87,35 @@ def sample_frames(
         yield SampleFrame(shown, truth, part_of_ball[..., 0] > 0)
 
 
-def write_sample(path: str | Path, *, lossless: bool = False) -> Path:
+def write_sample(path: str | Path, frames: Iterable[SampleFrame] | None = None, *, lossless: bool = False) -> Path:
     """Write the sample as a video file.
 
     Args:
         path: the file; its ending is one that VideoWriter takes.
+        frames: what to write; all of `sample_frames` by default.
         lossless: whether to keep every pixel.
 
     Raises:
+        UsageError: if there is no frame.
         StorageError: if it cannot be written.
         MissingExtraError: if scikit-learn is not installed.
     """
+    coming = iter(sample_frames() if frames is None else frames)
+    first = next(coming, None)
+    if first is None:
+        raise UsageError("a sample of no frames is not written; give one at least.")
     info = VideoInfo(
-        height=SAMPLE_SIZE[0],
-        width=SAMPLE_SIZE[1],
+        height=first.shown.shape[0],
+        width=first.shown.shape[1],
         rate=SAMPLE_RATE,
-        frames=SAMPLE_FRAMES,
+        frames=None,
         time_base=1 / SAMPLE_RATE,
         pixel_aspect=Fraction(1),
         codec="rgb",
         has_sound=False,
     )
     with VideoWriter(path, info, lossless=lossless, quality=16) as writer:
-        for number, frame in enumerate(sample_frames()):
+        for number, frame in enumerate(chain([first], coming)):
             writer.write_image(frame.shown, number, 1)
     return Path(path)
 
@@ -120,7 +129,9 @@ def _ball(flower: Image.Image, side: int) -> tuple[Image.Image, Image.Image]:
     """The blossom as a square of `side` pixels, and how much of each pixel the disc covers."""
     x, y = _BALL_CENTRE
     box = (x - _BALL_RADIUS, y - _BALL_RADIUS, x + _BALL_RADIUS, y + _BALL_RADIUS)
-    picture = flower.resize((side, side), Image.Resampling.LANCZOS, box=box)
+    hue, saturation, value = flower.resize((side, side), Image.Resampling.LANCZOS, box=box).convert("HSV").split()
+    # As violet as the scene nowhere is: what is seen is whether erasing works, and not whether red is told from red.
+    picture = Image.merge("HSV", (hue.point(lambda turn: (turn + _HUE_TURN) % 256), saturation, value)).convert("RGB")
     across = np.arange(side) - (side - 1) / 2
     distance = np.hypot(*np.meshgrid(across, across))
     cover = np.clip(side / 2 - 1.5 - distance, 0, 1)

@@ -1,4 +1,4 @@
-"""The server's addresses: pages, clips, jobs, pictures and events. Nothing a client sends is taken for a path or a URL."""
+"""The addresses of the server: pages, clips, jobs, pictures, events. No part of a request is taken for a path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathPart
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, StreamingResponse
@@ -45,6 +45,9 @@ Name = Annotated[str, PathPart(pattern=ID_PATTERN)]
 Number = Annotated[int, PathPart(ge=0, le=10_000_000)]
 
 
+_Part = Annotated[float, Field(ge=0, le=1)]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -53,16 +56,8 @@ class Mark(_Body):
     """One thing to follow: a point, or a box of two corners, in parts of the frame's width and height."""
 
     frame: int = Field(ge=0, le=10_000_000)
-    point: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] | None = None
-    box: (
-        tuple[
-            Annotated[float, Field(ge=0, le=1)],
-            Annotated[float, Field(ge=0, le=1)],
-            Annotated[float, Field(ge=0, le=1)],
-            Annotated[float, Field(ge=0, le=1)],
-        ]
-        | None
-    ) = None
+    point: list[_Part] | None = Field(default=None, min_length=2, max_length=2)
+    box: list[_Part] | None = Field(default=None, min_length=4, max_length=4)
 
 
 class FollowOrder(_Body):
@@ -345,14 +340,16 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         return await asyncio.to_thread(service.pictures.read, service.store.path(name, file), number)
 
     @app.get("/api/jobs/{name}/frames/{number}")
-    async def frame(job: Annotated[Job, Depends(_job_of(service))], number: Number) -> Response:
+    async def frame(name: Name, number: Number) -> Response:
+        job = service.job(name)
         content = await picture(job.id, FRAMES, number) if job.kind in ("clip", "erase") else None
         if content is None:
             raise HTTPException(404, "There is no such frame.")
         return Response(content, media_type="image/jpeg", headers=lasting if job.state == "done" else None)
 
     @app.get("/api/jobs/{name}/masks/{number}")
-    async def mask(job: Annotated[Job, Depends(_job_of(service))], number: Number) -> Response:
+    async def mask(name: Name, number: Number) -> Response:
+        job = service.job(name)
         content = await picture(job.id, MASKS, number) if job.kind == "follow" else None
         if content is None:
             raise HTTPException(404, "There is no such mask.")
@@ -370,13 +367,6 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         return FileResponse(path, media_type="video/mp4", filename=f"{stem} (clean).mp4")
 
 
-def _job_of(service: Service) -> Any:
-    def found(name: Name) -> Job:
-        return service.job(name)
-
-    return found
-
-
 def _add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/")
     async def index() -> Response:
@@ -390,7 +380,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/reports")
     async def reports() -> dict[str, Any]:
-        return {"reports": await asyncio.to_thread(service.reports.list)}
+        return {"reports": await asyncio.to_thread(service.reports.found)}
 
     @app.get("/api/reports/{name}")
     async def report(name: Annotated[str, PathPart(pattern=r"^[0-9a-f]{32}$")]) -> Response:

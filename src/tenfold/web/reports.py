@@ -19,15 +19,15 @@ class Reports:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder.resolve() if folder is not None else None
-        self._found: dict[str, Path] = {}
+        self._known: dict[str, Path] = {}
 
-    def list(self) -> list[dict[str, Any]]:
+    def found(self) -> list[dict[str, Any]]:
         """What there is, the newest first."""
-        self._found = {}
+        self._known = {}
         rows = []
         for page in self._pages():
             name = hashlib.sha256(str(page).encode()).hexdigest()[:32]
-            self._found[name] = page
+            self._known[name] = page
             facts = _facts(page.with_name("report.json"))
             assert self._folder is not None
             title = str(page.parent.relative_to(self._folder))
@@ -36,9 +36,9 @@ class Reports:
 
     def read(self, name: str) -> bytes | None:
         """The page of a report that was listed."""
-        if name not in self._found:
-            self.list()
-        page = self._found.get(name)
+        if name not in self._known:
+            self.found()
+        page = self._known.get(name)
         try:
             return page.read_bytes() if page is not None and page.stat().st_size <= _MOST_BYTES else None
         except OSError:

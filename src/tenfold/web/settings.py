@@ -68,7 +68,7 @@ class ServeSettings:
             )
         if address.is_unspecified and not self.names:
             raise UsageError(
-                f"listening at {self.host} needs the names under which browsers will ask: --name ADDRESS, once for each."
+                f"listening at {self.host} needs the names under which browsers will ask: --name ADDRESS, for each one."
             )
         for name in self.names:
             if not _NAME.fullmatch(name.lower()) and not _is_address(name):

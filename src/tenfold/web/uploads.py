@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 _WRITE_BYTES = 1 << 20
 _LEAST_RATE, _GRACE_SECONDS = 16 * 1024, 30.0
-"""Bytes a second that an upload must reach after the first seconds, so that a slow one does not hold a place forever."""
+"""Bytes a second that an upload must reach after the first seconds, so that a slow one does not hold its place."""
 _MOST_NAME = 80
 
 

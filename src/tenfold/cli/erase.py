@@ -1,0 +1,257 @@
+"""`tenfold erase`: take things out of a video."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from tenfold.cli.output import console, is_first_process, to_stderr, write_json
+from tenfold.errors import TenfoldError, UsageError
+
+if TYPE_CHECKING:
+    from tenfold.video.erase_files import EraseProgress, EraseReport
+    from tenfold.video.erase_follow import Target
+
+
+class EraseStopped(TenfoldError):  # noqa: N818 - it is a wish fulfilled, not an error
+    """Erasing was asked to stop; what is done is kept."""
+
+    exit_code = 130
+
+
+def erase(
+    clip: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=("--out", "-o"))],
+    box: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    click: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    mask: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    moving: Annotated[bool, Parameter(negative=())] = False,
+    masks: Path | None = None,
+    tracks: Path | None = None,
+    ids: str | None = None,
+    network: str | None = None,
+    network_weights: Path | None = None,
+    seam: int = 0,
+    device: str = "cpu",
+    preset: Literal["fast", "good", "best"] = "good",
+    dilate: int = 6,
+    feather: int = 3,
+    preview: int | None = None,
+    lossless: bool = False,
+    quality: int = 18,
+    sound: bool = True,
+    cuts: bool = True,
+    memory_mb: int = 1024,
+    rate: str | None = None,
+    damage: Literal["refuse", "skip"] = "refuse",
+    resume: bool = True,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Take things out of a video.
+
+    tenfold erase clip.mp4 --box 120,80,60,140@1.5 -o clean.mp4
+
+    Say what is to go in one frame; it is followed through the clip, and what it hid is copied from other frames. Pixels
+    away from it stay as they are (write a folder or --lossless to keep them to the bit). Memory does not grow with the
+    length. A run that was stopped goes on where it was when the same command is given again.
+
+    Args:
+        clip: a video file, or a folder with the pictures of a clip.
+        out: the video to write (.mp4, .m4v, .mov, .mkv), or a folder for numbered PNGs.
+        box: X,Y,WIDTH,HEIGHT of a box around the thing, in pixels, and @SECONDS from the start (0 if left out); may
+            be repeated.
+        click: X,Y of a point on the thing, in pixels, and @SECONDS; may be repeated.
+        mask: PICTURE with the mask of the thing in one frame, and @SECONDS; may be repeated.
+        moving: the largest thing that moves by itself.
+        masks: masks for all frames: a folder with a picture for each, a video, or one picture for all.
+        tracks: a file of tracks, such as `tenfold segment` writes.
+        ids: of the tracks to erase, such as 1,3; all if left out.
+        network: what fills what no frame shows: a run folder, an artifact or an .onnx file of a network for inpainting,
+            or the name of one (`tenfold models 'tsam*'`) with --network-weights; default: it is filled smoothly.
+        network_weights: of a network given by name.
+        seam: how many pixels of what was copied, around what the network fills, it may repair.
+        device: where the network runs, such as cpu or cuda.
+        preset: fast, good or best: the size at which motion is estimated, and how far is searched.
+        dilate: pixels that the masks grow, so that no rim of the thing stays behind.
+        feather: pixels of those over which the filling fades into what is around it.
+        preview: write only a picture of so many frames, before and after, to --out (.png or .jpg).
+        lossless: a video that keeps every pixel exactly.
+        quality: of a video that does not: 0 (best) to 51.
+        sound: keep the sound.
+        cuts: look for cuts, and copy nothing across them.
+        memory_mb: frames are held in about so much memory at most.
+        rate: frames a second of a folder, such as 24 or 30000/1001.
+        damage: what to do with a damaged video: refuse, or skip what cannot be decoded.
+        resume: go on where a stopped run was; --no-resume begins anew.
+        as_json: print one JSON object with shares, sizes and times.
+    """
+    from tenfold.cli.filling_network import make_filling
+    from tenfold.cli.inpaint import parse_rate
+    from tenfold.video.erase import EraseOptions
+    from tenfold.video.erase_files import erase_clip
+    from tenfold.video.erase_masks import What
+    from tenfold.video.erase_preview import preview_clip
+
+    options = EraseOptions(preset=preset, dilate=dilate, feather=feather, cuts=cuts, memory_mb=memory_mb)
+    targets = tuple(parse_targets(box, click, mask, moving=moving))
+    what = What(targets=targets, masks=masks, tracks=tracks, ids=parse_ids(ids))
+    filling = make_filling(network, network_weights, seam=seam, device=device)
+    frames_a_second = parse_rate(rate)
+    with shown_progress() as progress:
+        if preview is not None:
+            shown = preview_clip(
+                clip,
+                out,
+                what,
+                preview,
+                options=options,
+                filling=filling,
+                rate=frames_a_second,
+                damage=damage,
+                progress=progress,
+            )
+        else:
+            report = erase_clip(
+                clip,
+                out,
+                what,
+                options=options,
+                filling=filling,
+                filling_name=f"{network} {network_weights} {seam}",
+                rate=frames_a_second,
+                lossless=lossless,
+                quality=quality,
+                sound=sound,
+                damage=damage,
+                resume=resume,
+                progress=progress,
+            )
+    if preview is not None:
+        if as_json:
+            write_json({"out": out, "frames": shown})
+        to_stderr(f"[dim]frames {', '.join(map(str, shown))}, before and after: {out}[/]")
+        return
+    if as_json:
+        write_json(report.to_dict())
+    _tell(report)
+
+
+def parse_targets(
+    boxes: Sequence[str], clicks: Sequence[str], masks: Sequence[str], *, moving: bool = False
+) -> list[Target]:
+    """Things that are pointed at, as the command line has them.
+
+    Raises:
+        UsageError: if one of them is not of the form that is needed.
+    """
+    from tenfold.video.erase_follow import Target
+
+    targets = [Target(moving=True)] if moving else []
+    for text in boxes:
+        x, y, width, height, time = _numbers("--box", text, 4, "120,80,60,140@1.5 (X,Y,WIDTH,HEIGHT@SECONDS)")
+        if width <= 0 or height <= 0:
+            raise UsageError(f"--box {text}: the box has no area; its width and height are above 0.")
+        targets.append(Target(box=(float(x), float(y), float(width), float(height)), time=time))
+    for text in clicks:
+        x, y, time = _numbers("--click", text, 2, "150,120@1.5 (X,Y@SECONDS)")
+        targets.append(Target(click=(float(x), float(y)), time=time))
+    for text in masks:
+        name, at, seconds = text.rpartition("@")
+        if at and re.fullmatch(r"\d+(\.\d*)?", seconds):
+            targets.append(Target(mask=Path(name), time=Fraction(seconds)))
+        else:
+            targets.append(Target(mask=Path(text)))
+    return targets
+
+
+def parse_ids(text: str | None) -> tuple[int, ...]:
+    """Ids of tracks, as the command line has them.
+
+    Raises:
+        UsageError: if they are no numbers.
+
+    Example:
+        >>> parse_ids("1,3")
+        (1, 3)
+    """
+    if text is None:
+        return ()
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UsageError(f"--ids {text} is not of the form 1,3: numbers of tracks with commas between them.")
+    return tuple(map(int, text.split(",")))
+
+
+def _numbers(option: str, text: str, count: int, form: str) -> list[Fraction]:
+    """The numbers of a box or a click, and the time behind the @."""
+    place, at, seconds = text.partition("@")
+    try:
+        numbers = [Fraction(part.strip()) for part in place.split(",")]
+        time = Fraction(seconds) if at else Fraction(0)
+        if len(numbers) == count and time >= 0:
+            return [*numbers, time]
+    except (ValueError, ZeroDivisionError):
+        pass
+    raise UsageError(f"{option} {text} is not of the form {form}.")
+
+
+def _tell(report: EraseReport) -> None:
+    told = report.account.to_dict()
+    if not told["hole_pixels"]:
+        to_stderr("Nothing was to be erased: every frame is as it was.")
+    else:
+        to_stderr(
+            f"[bold]{told['copied_share']:.1%}[/] of what was hidden copied from other frames "
+            f"({told['mean_distance_frames']:.1f} frames away on average), "
+            f"[bold]{told['invented_share']:.1%}[/] never visible and made up."
+        )
+    whole = sum(report.seconds.values())
+    shares = ", ".join(f"{name} {seconds / max(whole, 1e-9):.0%}" for name, seconds in report.seconds.items())
+    before = f", {report.resumed_from} of them done before" if report.resumed_from else ""
+    to_stderr(f"[dim]{report.account.frames} frames{before} in {whole:.1f} s ({shares})[/]")
+    to_stderr(f"[dim]{report.out}[/]")
+
+
+@contextmanager
+def shown_progress() -> Iterator[EraseProgress]:
+    """A bar on a terminal, and an ear for those who want to stop."""
+    from tenfold.train.interrupts import stop_requests
+
+    with stop_requests() as request, _bar() as show:
+
+        def progress(stage: Literal["follow", "erase"], done: int, total: int | None) -> None:
+            show(stage, done, total)
+            if request:
+                raise EraseStopped(
+                    f"erasing was stopped ({request.signal_name}). What is done is kept; give the same command again "
+                    "to go on, and the result will be the same."
+                )
+
+        yield progress
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    if not (is_first_process() and sys.stderr.isatty()):
+        yield lambda stage, done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+        work: dict[str, int] = {}
+
+        def show(stage: str, done: int, total: int | None) -> None:
+            if stage not in work:
+                work[stage] = bar.add_task({"follow": "following", "erase": "erasing"}[stage], total=total)
+            bar.update(work[stage], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield show
