@@ -153,9 +153,9 @@ def move_over(
     seen = np.zeros((frames, len(masks), height, width), np.bool_)
     for number, mask in enumerate(masks):
         alike = mask.resize(picture.size, Image.Resampling.BILINEAR)
-        seen[:, number] = _warped(alike, camera, (height, width)) >= 128
+        seen[:, number] = warped(alike, camera, (height, width)) >= 128
     look = _lighting(frames, rng, motion)
-    return _exposed(_warped(picture, camera, (height, width)), look, motion, rng), seen
+    return _exposed(warped(picture, camera, (height, width)), look, motion, rng), seen
 
 
 def _fitting(photograph: Image.Image, height: int, width: int, room: float) -> Image.Image:
