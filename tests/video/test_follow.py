@@ -1,88 +1,64 @@
 import numpy as np
 import pytest
 
+from discs import crossing_discs, overlap
 from tenfold.errors import ShapeError, UsageError
-from tenfold.video.follow import FollowOptions, FollowSession, Given, follow
-
-SIZE = (96, 128)
-
-
-def scene(count=10, *, second=False, step=3):
-    """Discs that cross a textured ground; frames, and the masks of each."""
-    rng = np.random.default_rng(0)
-    ground = np.repeat(np.repeat(rng.integers(40, 200, (24, 32, 3), np.uint8), 4, 0), 4, 1)
-    paint = np.repeat(np.repeat(rng.integers(0, 60, (48, 64, 1), np.uint8), 2, 0), 2, 1)
-    frames, masks = [], []
-    rows, columns = np.ogrid[: SIZE[0], : SIZE[1]]
-    for at in range(count):
-        places = [(40, 25 + step * at)] + ([(70, 105 - 2 * at)] if second else [])
-        frame, drawn = ground.copy(), []
-        for (y, x), colour in zip(places, ([190, 20, 20], [20, 20, 190]), strict=False):
-            mask = np.hypot(rows - y, columns - x) <= 13
-            frame[mask] = (np.roll(paint, x, 1) + np.array(colour))[mask].astype(np.uint8)
-            drawn.append(mask)
-        frames.append(frame)
-        masks.append(drawn)
-    return frames, masks
-
-
-def overlap(one, other):
-    return (one & other).sum() / (one | other).sum()
+from tenfold.video.follow import FollowOptions, FollowSession, Given, follow_frames
 
 
 def test_an_object_given_by_its_mask_is_followed():
-    frames, masks = scene()
-    found = list(follow(frames, [Given(mask=masks[0][0])]))
+    frames, masks = crossing_discs()
+    found = list(follow_frames(frames, [Given(mask=masks[0][0])]))
     assert len(found) == len(frames)
     assert min(overlap(one[1], true[0]) for one, true in zip(found, masks, strict=True)) > 0.85
 
 
 def test_two_objects_are_followed_under_their_names_and_share_no_pixel():
-    frames, masks = scene(second=True)
+    frames, masks = crossing_discs(second=True)
     given = [Given(mask=masks[0][0], id=7), Given(box=(88, 53, 34, 34), id=3)]
-    found = list(follow(frames, given))
+    found = list(follow_frames(frames, given))
     assert overlap(found[-1][7], masks[-1][0]) > 0.8
     assert overlap(found[-1][3], masks[-1][1]) > 0.8
     assert not any((one[7] & one[3]).any() for one in found)
 
 
 def test_an_object_given_later_appears_from_there_on():
-    frames, masks = scene(6)
-    found = list(follow(frames, [Given(mask=masks[3][0], frame=3)]))
+    frames, masks = crossing_discs(6)
+    found = list(follow_frames(frames, [Given(mask=masks[3][0], frame=3)]))
     assert [sorted(one) for one in found] == [[], [], [], [1], [1], [1]]
 
 
 def test_an_object_that_leaves_the_frame_is_no_longer_seen():
-    frames, masks = scene(24, step=6)
-    found = list(follow(frames, [Given(mask=masks[0][0])]))
+    frames, masks = crossing_discs(24, step=6)
+    found = list(follow_frames(frames, [Given(mask=masks[0][0])]))
     assert not masks[-1][0].any()
     assert not found[-1][1].any()
 
 
 def test_masks_have_the_size_of_large_frames():
-    frames, masks = scene(3)
+    frames, masks = crossing_discs(3)
     large = [np.repeat(np.repeat(frame, 2, 0), 2, 1) for frame in frames]
     given = Given(mask=np.repeat(np.repeat(masks[0][0], 2, 0), 2, 1))
-    found = list(follow(large, [given], FollowOptions(longest_side=128)))
+    found = list(follow_frames(large, [given], FollowOptions(longest_side=128)))
     assert found[-1][1].shape == large[0].shape[:2]
     assert overlap(found[-1][1][::2, ::2], masks[2][0]) > 0.85
 
 
-def test_sessions_do_not_mix_and_give_what_follow_gives():
-    frames, masks = scene(5)
+def test_sessions_do_not_mix_and_give_what_follow_frames_gives():
+    frames, masks = crossing_discs(5)
     one, other = FollowSession(), FollowSession()
     first, second = [], []
     for at, frame in enumerate(frames):
         first.append(one.step(frame, [Given(mask=masks[0][0])] if at == 0 else [])[1])
         second.append(other.step(frame[:, ::-1].copy(), [Given(mask=masks[0][0][:, ::-1])] if at == 0 else [])[1])
-    assert np.array_equal(first, [found[1] for found in follow(frames, [Given(mask=masks[0][0])])])
+    assert np.array_equal(first, [found[1] for found in follow_frames(frames, [Given(mask=masks[0][0])])])
     assert overlap(first[-1], second[-1][:, ::-1]) > 0.9
 
 
 def test_an_object_on_a_frame_beyond_the_end_is_refused():
-    frames, masks = scene(2)
+    frames, masks = crossing_discs(2)
     with pytest.raises(UsageError, match="given on frame 2, but the video has 2 frames"):
-        list(follow(frames, [Given(mask=masks[0][0], frame=2)]))
+        list(follow_frames(frames, [Given(mask=masks[0][0], frame=2)]))
 
 
 def test_frames_of_two_sizes_are_refused():

@@ -23,6 +23,7 @@ _VERBS = (
     (_MAKE, "search", "search:app", "Find a network among many candidates."),
     (_MAKE, "export", "export:export", "Turn a trained artifact into an ONNX file with integers inside."),
     (_USE, "predict", "predict:predict", "Say what is on images, with an artifact or an ONNX file."),
+    (_USE, "segment", "segment:segment", "Follow objects through a video."),
     (_USE, "erase", "erase:erase", "Take things out of a video: point at them once, and they are gone."),
     (_USE, "serve", "serve:serve", "Erase in the browser: a page of this machine for clips, reports and costs."),
     (_USE, "inpaint", "inpaint:inpaint", "Fill holes in a video, or remove what masks cover."),

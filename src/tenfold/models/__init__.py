@@ -34,6 +34,7 @@ from tenfold.models.registry import facts, list_models, register
 from tenfold.models.segmenter import Segmenter, for_pixels
 from tenfold.models.tsam import NetworkArguments, PackedWindow, composited
 from tenfold.models.tsam_names import is_official_tsam, load_official_tsam, official_tsam_names
+from tenfold.models.tsam_stream import TsamStream
 from tenfold.models.weights import load_by_position, official_mobilenet_v2_name, read_checkpoint
 from tenfold.models.with_reattention import reattention
 
@@ -48,6 +49,7 @@ __all__ = [
     "NetworkArguments",
     "PackedWindow",
     "Segmenter",
+    "TsamStream",
     "build",
     "composited",
     "facts",

@@ -132,7 +132,8 @@ class Tsam(nn.Module):
         """
         seen = torch.cat((frames * known, known, copied), 2)  # (B, T, 5, H, W)
         painted = self.decoder(self.encoder(seen.flatten(0, 1), clock), clock)
-        return painted.unflatten(0, (frames.shape[0], -1))
+        batch = frames.shape[0]
+        return painted.unflatten(0, (batch, painted.shape[0] // batch))  # a stream may have none ready
 
     def example_inputs(self, shape: tuple[int, int, int], frames: int = 1) -> NetworkArguments:
         """Inputs of the right form: grey frames with all known, and no motion.

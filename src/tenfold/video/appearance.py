@@ -1,6 +1,6 @@
 """What an object looks like beside what is around it: a classifier of pixels that is learned while the video runs.
 
-Kernel ridge regression on colours at three scales and on texture, by random Fourier features (Rahimi, Recht 2007) and
+Kernel ridge regression on colours at four scales and on texture, by random Fourier features (Rahimi, Recht 2007) and
 normal equations: those of the first frame stay, those of later frames fade, so that memory is flat.
 """
 
@@ -16,10 +16,10 @@ from tenfold.video.flow import Frame
 
 Values = NDArray[np.float32]
 
-_SCALES = (0.0, 2.0, 5.0)
+_SCALES = (0.0, 2.0, 5.0, 10.0)
 _CHANNELS = 3 * len(_SCALES) + 1
 _LAB_UNIT, _TEXTURE_UNIT = 20.0, 0.5
-_WAVES, _WAVE_NUMBER, _RIDGE = 160, 0.4, 1.0
+_WAVES, _WAVE_NUMBER, _RIDGE = 160, 0.45, 1.0
 _SAMPLES, _WEIGHT = 6000, 500.0
 
 

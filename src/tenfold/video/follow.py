@@ -8,21 +8,22 @@ length.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tenfold.data.clips import resized
 from tenfold.errors import ShapeError, UsageError, require
-from tenfold.video.appearance import Appearance, Values, pixel_features
+from tenfold.video.appearance import Values, pixel_features
 from tenfold.video.camera import camera_flow
-from tenfold.video.edges import drawn_to_edges
-from tenfold.video.flow import DisFlow, Flow, FlowEstimator, Frame, consistent, grid
-from tenfold.video.given import Given, Mask, mask_of
+from tenfold.video.evidence import Step
+from tenfold.video.flow import DisFlow, FlowEstimator, Frame, consistent
+from tenfold.video.followed import Followed
+from tenfold.video.given import Given, Mask, at_size, check_given, mask_of
 
 MOST_OBJECTS = 100
-_LEAST_PIXELS = 20
-_CLIP = 0.03
+_RIM = 9
+"""Pixels; so far around an object the flow is not taken for the camera's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,67 +42,10 @@ class FollowOptions:
             raise UsageError(f"longest_side is {self.longest_side}; allowed is 32 to 4096.")
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """From the frame before to this one, as all objects need it; at working size."""
-
-    frame: Frame
-    features: Values
-    back: Flow
-    """To the frame before."""
-    trusted: Mask
-
-
-class _Followed:
-    """One object.
-
-    Args:
-        soft: 1 = object, 0 = not, float32 (H, W).
-        frame: where it is so.
-        features: of that frame.
-    """
-
-    def __init__(self, soft: Values, features: Values) -> None:
-        self.soft = soft
-        self._looks = Appearance()
-        self._learn(features)
-
-    def advance(self, step: _Step) -> None:
-        cv2 = require("cv2", "video")
-        place = grid(self.soft.shape) + step.back
-        carried = cv2.remap(self.soft, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-        mask = carried > 0.5
-        self.soft = np.zeros_like(self.soft)
-        area = int(mask.sum())
-        if area < _LEAST_PIXELS:
-            return
-        band = max(int(0.2 * area**0.5), 8)
-        near = _window(mask, band + 4)
-        inside = _signed_distance(mask[near])
-        likely = np.clip(carried[near], _CLIP, 1 - _CLIP)
-        logit = np.log(likely / (1 - likely)) * np.where(step.trusted[near], 1, 0.2)
-        scores = self._looks.scores(step.features[near].reshape(-1, step.features.shape[2])).reshape(inside.shape)
-        logit += 2.5 * np.clip(scores, -1.5, 1.5) + 0.1 * np.clip(inside, -10, 10)
-        logit += _motion_evidence(step, mask)[near]
-        soft = (1 / (1 + np.exp(-logit))).astype(np.float32)
-        soft[inside < -band] = 0
-        soft = _without_specks(drawn_to_edges(soft, step.frame[near]))
-        seen = scores[soft > 0.5]
-        if not len(seen) or seen.mean() < 0:
-            return  # what is there now looks like what was around the object
-        self.soft[near] = np.clip((soft - 0.5) * 3 + 0.5, 0, 1)
-        if np.count_nonzero(self.soft > 0.5) >= _LEAST_PIXELS:
-            self._learn(step.features)
-
-    def _learn(self, features: Values) -> None:
-        mask = self.soft > 0.5
-        near = _window(mask, max(int(0.5 * mask.sum() ** 0.5), 20))
-        certain: Values = np.clip(np.abs(_signed_distance(mask[near])) / 3, 0.2, 1) * np.abs(2 * self.soft[near] - 1)
-        self._looks.learn(
-            features[near].reshape(-1, features.shape[2]),
-            mask[near].reshape(-1),
-            certain.reshape(-1).astype(np.float32),
-        )
+def working_size(size: tuple[int, int], options: FollowOptions) -> tuple[int, int]:
+    """The (height, width) at which frames of a size are looked at."""
+    scale = min(1.0, options.longest_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 class FollowSession:
@@ -122,11 +66,11 @@ class FollowSession:
     def __init__(self, options: FollowOptions | None = None, *, estimator: FlowEstimator | None = None) -> None:
         self.options = options or FollowOptions()
         self._estimator = estimator or DisFlow()
-        self._objects: dict[int, _Followed] = {}
+        self._objects: dict[int, Followed] = {}
         self._size: tuple[int, int] | None = None
         self._before: Frame | None = None
         self._count = 0
-        self._step: _Step | None = None
+        self._step: Step | None = None
 
     def step(self, frame: Frame, given: Sequence[Given] = ()) -> dict[int, Mask]:
         """Take the next frame.
@@ -145,12 +89,8 @@ class FollowSession:
             MissingExtraError: if OpenCV is not installed.
         """
         size = self._check(frame)
-        scale = min(1.0, self.options.longest_side / max(size))
-        working = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        small = resized(frame, working)
+        small = resized(frame, working_size(size, self.options))
         self._step = self._move_on(small)
-        for one in self._objects.values():
-            one.advance(self._step)
         for new in given:
             self._add(new, frame)
         self._keep_apart()
@@ -158,24 +98,34 @@ class FollowSession:
         self._count += 1
         return {name: self._full(one.soft, size) for name, one in self._objects.items()}
 
-    def _move_on(self, small: Frame) -> _Step:
+    def _move_on(self, small: Frame) -> Step:
+        """Take all objects along to a frame."""
+        cv2 = require("cv2", "video")
+        still, all_trusted = np.zeros((2, *small.shape[:2]), np.float32), np.ones(small.shape[:2], np.bool_)
         if self._before is None:
-            return _Step(small, pixel_features(small), np.zeros((2, *small.shape[:2]), np.float32), _all(small))
+            return Step(small, small, pixel_features(small), still, all_trusted, still)
         forward, back = self._estimator(self._before, small), self._estimator(small, self._before)
-        return _Step(small, pixel_features(small), back, consistent(back, forward))
+        step = Step(self._before, small, pixel_features(small), back, consistent(back, forward), still)
+        carried = {name: step.carried(one.soft) for name, one in self._objects.items()}
+        background = step.trusted.copy()
+        for soft in carried.values():
+            background &= cv2.dilate((soft > 0.5).astype(np.uint8), np.ones((_RIM, _RIM), np.uint8)) == 0
+        step = replace(step, camera=camera_flow(back, background))
+        for name, one in self._objects.items():
+            one.advance(step, carried[name])
+        return step
 
     def _add(self, given: Given, frame: Frame) -> None:
         assert self._step is not None
         name = given.id if given.id is not None else max(self._objects, default=0) + 1
         if name not in self._objects and len(self._objects) >= MOST_OBJECTS:
             raise UsageError(f"more than {MOST_OBJECTS} objects are not followed at a time.")
-        cv2 = require("cv2", "video")
-        height, width = self._step.frame.shape[:2]
-        mask = mask_of(given, frame).astype(np.float32)
-        soft = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-        if not (soft > 0.5).any():
-            soft = (soft > 0).astype(np.float32)
-        self._objects[name] = _Followed(soft, self._step.features)
+        step = self._step
+        small = at_size(given, step.trusted.shape, (frame.shape[0], frame.shape[1]))
+        motion = None
+        if small.click is not None and self._before is not None:
+            motion = step.back - step.camera
+        self._objects[name] = Followed(mask_of(small, step.frame, motion), step.features)
 
     def _keep_apart(self) -> None:
         """A pixel belongs to one object: that which claims it most."""
@@ -202,7 +152,7 @@ class FollowSession:
         return mask
 
 
-def follow(
+def follow_frames(
     frames: Iterable[Frame],
     given: Sequence[Given],
     options: FollowOptions | None = None,
@@ -229,49 +179,4 @@ def follow(
     for frame in frames:
         yield session.step(frame, [one for one in given if one.frame == count])
         count += 1
-    late = max((one.frame for one in given), default=-1)
-    if late >= count:
-        raise UsageError(f"an object is given on frame {late}, but the video has {count} frames, counted from 0.")
-
-
-def _motion_evidence(step: _Step, mask: Mask) -> Values:
-    """How much better the motion of the object near by explains each pixel than the camera's, as a logit, (H, W)."""
-    cv2 = require("cv2", "video")
-    around = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    against = step.back - camera_flow(step.back, ~around & step.trusted)
-    sure = cv2.erode((mask & step.trusted).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
-    spread = max(0.15 * float(np.sqrt(mask.sum())), 4.0)
-    weight = cv2.GaussianBlur(sure, (0, 0), spread) + 1e-4
-    own = np.stack([cv2.GaussianBlur(one * sure, (0, 0), spread) / weight for one in against])
-    as_background, as_object = (against**2).sum(0), ((against - own) ** 2).sum(0)
-    evidence: Values = np.clip((as_background - as_object) / (4.5 * (1 + 0.05 * (own**2).sum(0))), -2, 2)
-    return evidence * np.where(step.trusted, 1, 0.3).astype(np.float32)
-
-
-def _without_specks(soft: Values) -> Values:
-    """Pieces much smaller than the largest fade."""
-    cv2 = require("cv2", "video")
-    count, pieces, facts, _ = cv2.connectedComponentsWithStats((soft > 0.5).astype(np.uint8), connectivity=8)
-    areas = facts[:, cv2.CC_STAT_AREA]
-    small = [at for at in range(1, count) if areas[at] < 0.03 * areas[1:].max()]
-    return np.where(np.isin(pieces, small), np.minimum(soft, 0.3), soft) if small else soft
-
-
-def _signed_distance(mask: Mask) -> Values:
-    """Pixels to the mask's boundary, positive inside, (H, W)."""
-    cv2 = require("cv2", "video")
-    inner, outer = (cv2.distanceTransform(one.astype(np.uint8), cv2.DIST_L2, 5) for one in (mask, ~mask))
-    distance: Values = inner - outer
-    return distance
-
-
-def _window(mask: Mask, margin: int) -> tuple[slice, slice]:
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return (
-        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin),
-        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin),
-    )
-
-
-def _all(frame: Frame) -> Mask:
-    return np.ones(frame.shape[:2], np.bool_)
+    check_given(given, count)

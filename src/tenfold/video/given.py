@@ -7,7 +7,8 @@ around it, and where the object moves unlike the background, its motion says how
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,63 @@ class Given:
             raise UsageError(f"an object is called {self.id}; allowed are numbers from 1.")
 
 
+def at_size(given: Given, size: tuple[int, int], frame_size: tuple[int, int] | None = None) -> Given:
+    """The same object for frames of another size.
+
+    Args:
+        given: the object.
+        size: (height, width) wanted.
+        frame_size: that of the frames it is given for; a mask knows it.
+
+    Raises:
+        ShapeError: if a mask has another size than the frames.
+        UsageError: if the mask is empty, or the object lies outside the frame.
+    """
+    if given.mask is not None:
+        frame_size = frame_size or given.mask.shape
+    assert frame_size is not None
+    _check_inside(given, frame_size)
+    if frame_size == size:
+        return given
+    down, across = size[0] / frame_size[0], size[1] / frame_size[1]
+    if given.box is not None:
+        x, y, width, height = given.box
+        return replace(given, box=(x * across, y * down, width * across, height * down))
+    if given.click is not None:
+        return replace(given, click=(given.click[0] * across, given.click[1] * down))
+    assert given.mask is not None
+    part = require("cv2", "video").resize(
+        given.mask.astype(np.float32), (size[1], size[0]), interpolation=require("cv2", "video").INTER_AREA
+    )
+    return replace(given, mask=part > 0.5 if (part > 0.5).any() else part > 0)
+
+
+def check_given(given: Sequence[Given], frames: int) -> None:
+    """Refuse objects on frames that a video does not have.
+
+    Raises:
+        UsageError: if there is one.
+    """
+    late = max((one.frame for one in given), default=-1)
+    if late >= frames:
+        raise UsageError(f"an object is given on frame {late}, but the video has {frames} frames, counted from 0.")
+
+
+def _check_inside(given: Given, size: tuple[int, ...]) -> None:
+    height, width = size
+    if given.mask is not None:
+        if given.mask.shape != (height, width):
+            raise ShapeError(f"the mask has the size {given.mask.shape}, but the frame {(height, width)}.")
+        if not given.mask.any():
+            raise UsageError("the mask is empty; it must mark at least one pixel of the object.")
+    elif given.box is not None:
+        x, y, across, down = given.box
+        if x >= width or y >= height or x + across <= 0 or y + down <= 0:
+            raise UsageError(f"the box {given.box} lies outside the frame of {width} x {height} pixels.")
+    elif given.click is not None and not (0 <= given.click[0] < width and 0 <= given.click[1] < height):
+        raise UsageError(f"the click {given.click} lies outside the frame of {width} x {height} pixels.")
+
+
 def mask_of(given: Given, frame: Frame, motion: NDArray[np.float32] | None = None) -> Mask:
     """What an object covers on the frame that it is given on.
 
@@ -77,24 +135,15 @@ def mask_of(given: Given, frame: Frame, motion: NDArray[np.float32] | None = Non
         MissingExtraError: if OpenCV is not installed.
     """
     height, width = frame.shape[:2]
+    _check_inside(given, (height, width))
     if given.mask is not None:
-        if given.mask.shape != (height, width):
-            raise ShapeError(f"the mask has the size {given.mask.shape}, but the frame {(height, width)}.")
-        if not given.mask.any():
-            raise UsageError("the mask is empty; it must mark at least one pixel of the object.")
         return given.mask
     if given.box is not None:
         x, y, across, down = given.box
         left, top = max(0, math.floor(x)), max(0, math.floor(y))
-        right, bottom = min(width, math.ceil(x + across)), min(height, math.ceil(y + down))
-        if left >= right or top >= bottom:
-            raise UsageError(f"the box {given.box} lies outside the frame of {width} x {height} pixels.")
-        return _in_box(frame, left, top, right, bottom)
+        return _in_box(frame, left, top, min(width, math.ceil(x + across)), min(height, math.ceil(y + down)))
     assert given.click is not None
-    x, y = given.click
-    if not (0 <= x < width and 0 <= y < height):
-        raise UsageError(f"the click {given.click} lies outside the frame of {width} x {height} pixels.")
-    return _around_click(frame, int(x), int(y), motion)
+    return _around_click(frame, int(given.click[0]), int(given.click[1]), motion)
 
 
 def _in_box(frame: Frame, left: int, top: int, right: int, bottom: int) -> Mask:

@@ -51,7 +51,7 @@ def over_smooth(run: RunNetwork) -> RunNetwork:
         frames, holes = inputs.frames[0], inputs.known[0, :, 0] < 0.5
         pictures = np.rint(np.moveaxis(frames, 1, -1) * 255).astype(np.uint8)
         smooth = np.stack([filled_smoothly(one, hole) for one, hole in zip(pictures, holes, strict=True)])
-        return np.moveaxis(smooth, -1, 1)[None].astype(np.float32) / 255 + run(inputs)
+        return np.float32(1 / 255) * np.moveaxis(smooth, -1, 1)[None].astype(np.float32) + run(inputs)
 
     return added
 

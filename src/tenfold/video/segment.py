@@ -15,7 +15,7 @@ import numpy as np
 from tenfold.errors import ShapeError, UsageError
 from tenfold.video.flow import FlowEstimator, Frame
 from tenfold.video.follow import FollowOptions, FollowSession
-from tenfold.video.given import Given, Mask, mask_of
+from tenfold.video.given import Given, Mask, check_given, mask_of
 
 NO_CLASS = {1: "object"}
 """The one category of objects that are followed without classes."""
@@ -85,10 +85,13 @@ class NetworkSegmenter:
     """Finds and follows what a network was trained to find; what is given is followed by it, too.
 
     Args:
-        network: a module with `start(height, width)`, `step(frame, state)` and `introduce(frame, state, boxes)`, such as
-            tenfold.models.compfeat.CompFeat, ready to run.
+        network: a module with `start(height, width)`, `step(frame, state)` and `introduce(frame, state, boxes)`, such
+            as tenfold.models.compfeat.CompFeat, ready to run.
         labels: names of its classes in their order.
         least_score: what is less sure is not shown, 0..1.
+
+    Raises:
+        UsageError: if the score is not allowed.
     """
 
     def __init__(self, network: Any, labels: Sequence[str], *, least_score: float = 0.3) -> None:
@@ -99,7 +102,12 @@ class NetworkSegmenter:
         self._state: Any = None
         self._size: tuple[int, int] | None = None
         self._names: dict[int, int] = {}
-        """Ids that were asked for, by those of the network."""
+        """Ids by those of the network."""
+        self._reserved: set[int] = set()
+
+    def reserve(self, names: Iterable[int]) -> None:
+        """Keep ids for what will be given; what the network finds by itself gets others."""
+        self._reserved |= set(names)
 
     def start(self, height: int, width: int) -> None:
         """See Segmenter."""
@@ -138,10 +146,16 @@ class NetworkSegmenter:
         seen = {}
         for at in shown.nonzero()[:, 0].tolist():
             if masks[at].any():
-                name = int(found.ids[at])
-                one = Seen(masks[at], int(found.labels[at]) + 1, float(found.scores[at]))
-                seen[self._names.get(name, name + 1)] = one
+                name = self._name(int(found.ids[at]))
+                seen[name] = Seen(masks[at], int(found.labels[at]) + 1, float(found.scores[at]))
         return seen
+
+    def _name(self, known: int) -> int:
+        """The id of what the network knows by a number: one asked for, or the next that is free."""
+        if known not in self._names:
+            taken = self._reserved | set(self._names.values())
+            self._names[known] = next(one for one in range(1, len(taken) + 2) if one not in taken)
+        return self._names[known]
 
 
 def segment_frames(
@@ -165,17 +179,6 @@ def segment_frames(
         yield segmenter.step(frame, [one for one in given if one.frame == count])
         count += 1
     check_given(given, count)
-
-
-def check_given(given: Sequence[Given], frames: int) -> None:
-    """Refuse objects on frames that a video does not have.
-
-    Raises:
-        UsageError: if there is one.
-    """
-    late = max((one.frame for one in given), default=-1)
-    if late >= frames:
-        raise UsageError(f"an object is given on frame {late}, but the video has {frames} frames, counted from 0.")
 
 
 def _box(mask: Mask) -> list[float]:
