@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test check format results clean
 
-demo: $(VENV)/demo.installed  ## train, quantize, export and run a small network; leaves a report
+demo: $(VENV)/demo.installed  ## a small network from training to ONNX with a report; then a sample clip with its object erased
 	$(BIN)/tenfold demo
+	$(BIN)/tenfold demo erase --picture docs/images/erase.jpg
 
 test: $(VENV)/dev.installed  ## all tests; one thread a process, because the tests run in parallel
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto

@@ -161,3 +161,78 @@ def test_what_is_there_is_not_overwritten_by_a_folder(tenfold, clip, tmp_path):
     assert outcome.code == 1
     assert "not an empty folder" in outcome.words
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A network, its weights alone and its artifact."""
+    import torch
+    from safetensors.torch import save_file
+
+    from tenfold import build
+    from tenfold.export import write_artifact
+
+    torch.manual_seed(0)
+    folder, network = tmp_path_factory.mktemp("tiny"), build("tsam_tiny", edge="self").eval()
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    header = {"architecture": network.architecture.to_dict(), "schemes": {}, "task": {}, "metrics": {}}
+    write_artifact(folder / "artifact.safetensors", network.state_dict(), header)
+    return folder, network
+
+
+def test_a_network_fills_what_no_frame_shows(tenfold, clip, tiny, tmp_path):
+    still = np.zeros((48, 64), np.uint8)
+    still[20:28, 30:44] = 255  # never visible, save where the square passes
+    Image.fromarray(still).save(tmp_path / "still.png")
+    made = {}
+    for name, words in {
+        "smooth": (),
+        "run": ("--network", tiny[0]),
+        "artifact": ("--network", tiny[0] / "artifact.safetensors"),
+        "weights": ("--network", "tsam_tiny", "--network-weights", tiny[0] / "weights.safetensors"),
+    }.items():
+        out = tmp_path / name
+        outcome = tenfold("inpaint", clip, "--mask", tmp_path / "still.png", "-o", out, *words)
+        assert outcome.code == 0, outcome.err
+        made[name] = read_image(out / "3.png")
+        np.testing.assert_array_equal(made[name][still == 0], read_image(clip / "frames/3.png")[still == 0])
+    np.testing.assert_array_equal(made["run"], made["artifact"])
+    assert (made["artifact"] != made["smooth"]).any()
+    assert (made["weights"] != made["artifact"]).any()  # the artifact says how it was built, weights do not
+
+
+def test_the_authors_checkpoint_is_known_by_its_names(tenfold, clip, tmp_path, monkeypatch):
+    import torch
+
+    from tenfold import models
+
+    narrow = models.build("tsam_tiny", decoder=(8, 8, 32))  # with the layers of theirs, and quick to run
+    state = {f"generator.{theirs}": narrow.state_dict()[own] for own, theirs in models.official_tsam_names(narrow)}
+    torch.save({"state_dict": state}, tmp_path / "official.pth")
+    built = []
+    monkeypatch.setattr(models, "build", lambda name, **options: built.append(options) or narrow)
+    words = ("--network", "tsam_tiny", "--network-weights", tmp_path / "official.pth")
+    outcome = tenfold("inpaint", clip, "-o", tmp_path / "out", *words)
+    assert outcome.code == 0, outcome.err
+    assert built == [{"mode": "compat"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--network", "tsam_small"), "--network tsam_small is not trained"),
+        (("--network", "resnet18"), "resnet18 takes images and fills no video"),
+        (("--network", "tsam_tyni"), "Did you mean tsam_tiny"),
+        (("--network", "none.safetensors"), "there is no artifact at none.safetensors"),
+        (("--network", "none.onnx"), "there is no file none.onnx"),
+        (("--network", "none.onnx", "--device", "cuda"), "none.onnx runs on the CPU; got --device cuda"),
+        (("--network", "a.onnx", "--network-weights", "b.safetensors"), "--network-weights does not go with a.onnx"),
+        (("--network-weights", "b.safetensors"), "--network-weights means nothing without --network"),
+        (("--seam", "2"), "--seam means nothing without --network"),
+    ],
+)
+def test_a_network_that_fills_no_video_is_refused(tenfold, clip, tmp_path, words, message):
+    outcome = tenfold("inpaint", clip, "-o", tmp_path / "out", *words)
+    assert outcome.code != 0
+    assert message in outcome.words
+    assert not (tmp_path / "out").exists()

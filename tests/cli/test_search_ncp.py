@@ -18,6 +18,11 @@ def test_the_command_leaves_codes_and_a_picture(tenfold, tmp_path):
     assert kept["best"]["code"] == done.json["best"]["code"]
     with Image.open(tmp_path / "run" / "front.png") as picture:
         assert picture.size == (900, 600)
+    assert not done.json["proposed"]
+    asked = tenfold(*words, "--propose", "3", "--out", tmp_path / "next", "--json")
+    assert json.loads((tmp_path / "next" / "proposed.json").read_text()) == [
+        one["code"] for one in asked.json["proposed"]
+    ]
     shown = tenfold(*words, "--budget", "macs=400M", "--out", tmp_path / "run")
     assert "best" in shown.out
     assert tenfold(*words, "--image", "big").code == 2

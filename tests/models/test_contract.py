@@ -16,8 +16,8 @@ from tenfold.layers.searchable_lightnl import SearchableNonLocal
 from tenfold.models import Architecture, build, facts, list_models
 from tenfold.models.deepvit import ConvStem, PatchStem
 
-# Networks that give each pixel a class have a file of their own.
-NAMES = [name for name in list_models() if "segmentation" not in facts(name).tags]
+# Networks that give each pixel a class, and those that take videos, have files of their own.
+NAMES = [name for name in list_models() if facts(name).takes == "image" and "segmentation" not in facts(name).tags]
 
 
 @functools.cache

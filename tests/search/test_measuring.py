@@ -58,6 +58,15 @@ def test_the_table_holds_codes_metrics_costs_and_signals_and_a_run_goes_on(tmp_p
     assert told == [2, 3]
     assert [file.read_text() for file in before] == kept
     assert len(set(_columns(path)["width"])) == 3
+    # Codes that are given are added, once, and stay when others are given.
+    one, other = WIDTHS.draw(3, 0)[2], {"width": 0.2}
+    for further in ([list(one.values())], [list(other.values())], []):
+        path = measure(WIDTHS, DIGITS, count=1, further=further, config=CONFIG, out=tmp_path / "given", resume=True)
+    assert _columns(path)["width"] == list(dict.fromkeys([WIDTHS.draw(1, 0)[0]["width"], one["width"], 0.2]))
+    with pytest.raises(UsageError, match=r"width is 0.7 in a code; allowed is 0.1, 0.2, 0.3"):
+        measure(WIDTHS, DIGITS, count=1, further=[[0.7]], config=CONFIG, out=tmp_path / "given", resume=True)
+    with pytest.raises(UsageError, match="a code has 2 numbers; here it takes 1: width"):
+        measure(WIDTHS, DIGITS, count=1, further=[[0.1, 2]], config=CONFIG, out=tmp_path / "given", resume=True)
     with pytest.raises(UsageError, match="already holds a measurement"):
         measure(WIDTHS, DIGITS, count=2, config=CONFIG, out=tmp_path / "two")
     with pytest.raises(UsageError, match=r"a measurement with other train, seed: measure.json has them"):
@@ -80,7 +89,7 @@ def test_a_candidate_that_fails_is_a_row_that_says_why(tmp_path, monkeypatch):
     broken = TrainConfig(epochs=1, batch_size=32, lr=1e30, device="cpu")
     with pytest.raises(module.DataError, match=r"no candidate could be measured. The first said: classify: "):
         measure(WIDTHS, DIGITS, count=1, config=broken, out=tmp_path / "run")
-    row = json.loads((tmp_path / "run/candidates/000000.json").read_text())
+    row = json.loads(next((tmp_path / "run/candidates").iterdir()).read_text())
     assert row["values"] == {}
     assert "became" in row["error"]
 

@@ -1,5 +1,8 @@
 """The search by propagation: better than its table, within the budget, the same after a kill; predictors learn."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -8,8 +11,10 @@ from tenfold import build
 from tenfold.cost import Budget, profile
 from tenfold.errors import BudgetError, CheckpointError, UnknownNameError, UsageError
 from tenfold.search.code_costs import CodeCosts
-from tenfold.search.ncp import NcpConfig, Target, search_ncp
+from tenfold.search.ncp import search_ncp
 from tenfold.search.predictors import PREDICTORS, create_predictor
+from tenfold.search.scoring import NcpConfig, Target
+from tenfold.search.tables import Table
 
 SMALL = NcpConfig(predictor="gp", starts=4, iterations=5, cost_weights=(0.0, 0.1))
 BUDGET = Budget(macs=400_000_000)
@@ -41,6 +46,22 @@ def test_what_is_found_beats_the_table_and_keeps_the_budget(tmp_path):
     assert [one.code for one in again.front] == [one.code for one in result.front]
     with pytest.raises(CheckpointError, match="holds another search: targets"):
         search_ncp(table, [Target(name="seg/mAcc")], budget=BUDGET, config=SMALL, run_dir=tmp_path / "run")
+
+
+def test_codes_are_proposed_that_the_table_lacks_within_what_it_has_seen():
+    table = small_table()
+    small = np.minimum(table.codes, [64 if top > 4 else 2 for top in table.codes.max(0)])
+    found, at = np.unique(small, axis=0, return_index=True)
+    table = Table(space=table.space, codes=found, metrics={"seg": {"mIoU": table.column("seg")[at]}})
+    config = replace(SMALL, caution=-1.0, proposals=5)
+    proposed = search_ncp(table, [Target(name="seg")], budget=BUDGET, config=config).proposed
+    codes = np.array([one.code for one in proposed])
+    assert 2 <= len(codes) <= 5
+    assert (codes <= found.max(0)).all()
+    assert not set(map(tuple, codes)) & set(map(tuple, found))
+    assert all(one.costs["macs"] <= BUDGET.macs for one in proposed)
+    assert [one.score for one in proposed] == sorted((one.score for one in proposed), reverse=True)
+    assert min((one != other).sum() for one, other in combinations(codes, 2)) > 2
 
 
 def test_what_cannot_be_searched_is_said():

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tenfold import Budget, build
+from inpainting_data import TinyFiller
+from tenfold import Budget, build, tasks
 from tenfold.errors import NonFiniteLossError
-from tenfold.methods import AdaBits, AutoNL
-from tenfold.train import Interrupted, fit
-from train.toy_training import CLASSES, ToyTask, toy_config, toy_network
+from tenfold.methods import AdaBits, Adversarial, AutoNL
+from tenfold.train import Interrupted, TrainConfig, fit
+from train.toy_training import CLASSES, ToyTask, call_handler, toy_config, toy_network
 
 RANK = int(os.environ.get("RANK", "0"))
 
@@ -80,6 +81,41 @@ def train_searching(folder):
         train(f"search_{step}", resume=True)
 
 
+def train_inpainting(folder):
+    """Windows of video and an adversary, whole, and interrupted in the second process only, and resumed."""
+    config = TrainConfig(epochs=2, batch_size=4, optimizer="adamw", lr=0.003, device="cpu", ema_decay=0.9)
+
+    def train(name, step=None, resume=False):
+        torch.manual_seed(RANK)
+        task = tasks.create(
+            "inpaint",
+            data=str(folder / "data/clips"),
+            photographs=str(folder / "data/stills"),
+            image_size=32,
+            lengths=[2, 3],
+            holes="stationary",
+            eval_clips=["judged"],
+            eval_fraction=0.0,
+        )
+        loss, calls = task.loss, []
+
+        def interrupting(*arguments, **options):
+            calls.append(1)
+            if len(calls) == step and RANK == 1:
+                call_handler(signal.SIGTERM)
+            return loss(*arguments, **options)
+
+        task.loss = interrupting
+        method = Adversarial(channels=4, weight=0.1)
+        place = folder / name
+        return fit(TinyFiller(), task, [method], config=config, run_dir=place, quiet=True, resume=resume).metrics
+
+    (folder / f"filled_{RANK}").write_text(repr(train("inpaint_whole")))
+    with suppress(Interrupted):
+        train("inpaint_parts", 3)
+    train("inpaint_parts", resume=True)
+
+
 def train_broken(folder):
     """A loss that breaks in the second process stops both."""
     task = ToyTask(poisoned_step=3 if RANK == 1 else None)
@@ -95,4 +131,5 @@ if __name__ == "__main__":
     train_at_several_widths(Path(sys.argv[1]) / "widths")
     train_interrupted(Path(sys.argv[1]))
     train_searching(Path(sys.argv[1]))
+    train_inpainting(Path(sys.argv[1]))
     train_broken(Path(sys.argv[1]))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from inpainting_data import write_clip, write_photographs
 from tenfold.errors import UsageError
 from tenfold.train.distributed import World, average_gradients, broadcast_tensors, resolve_device, sum_over_world
 from tenfold.train.fitting import _steps_per_epoch
@@ -23,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 @pytest.mark.slow  # starts two processes that import torch
 def test_two_processes_train_stop_and_resume_together(tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
+    write_photographs(two / "data/stills", 8)
+    write_clip(two / "data/clips/judged")
     program = [str(HERE / "group_program.py"), str(two)]
     result = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program],
@@ -60,6 +63,10 @@ def test_two_processes_train_stop_and_resume_together(tmp_path):
     # Likewise a search, whose processes judge by the same norms.
     for step in (5, 9):
         assert_same_end(two / "search_whole", two / f"search_{step}")
+
+    # And windows of video with an adversary, whose weights are no part of the network.
+    assert (two / "filled_0").read_text() == (two / "filled_1").read_text()
+    assert_same_end(two / "inpaint_whole", two / "inpaint_parts")
 
     # So does a loss that breaks in one.
     assert {path.name for path in two.glob("broken_*")} == {"broken_0", "broken_1"}

@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from tenfold.cli.output import plain, to_stderr, to_stdout, write_json
-from tenfold.errors import TrainingError
+from tenfold.errors import TrainingError, UsageError
 
 if TYPE_CHECKING:
     from tenfold.export import ExportReport
@@ -37,23 +37,36 @@ class Judged:
 
 
 def demo(
+    part: Literal["network", "erase"] = "network",
+    /,
     *,
     out: Annotated[Path, Parameter(name=("--out", "-o"))] = Path("runs/demo"),
+    picture: Path | None = None,
     quick: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Train a float network and its 4-bit twin, export both, run them in ONNX Runtime, and write a report.
 
-    Checks at the end that the twin is within a point of the float network, in a sixth of its bytes.
+    Checks at the end that the twin is within a point of the float network, in a sixth of its bytes. `tenfold demo
+    erase` renders a clip instead, erases what moves in it, and says how near that comes to the truth.
 
     Args:
+        part: network, or erase.
         out: folder for all of it; a number is added if it is there already.
-        quick: train for seconds only; then the accuracy is not checked.
+        picture: of erase: also draw frames before and after to this file (.png or .jpg).
+        quick: train for seconds only, or erase a shorter clip; then the quality is not checked.
         as_json: print one JSON object with accuracy, bytes and speed of the files.
     """
     from tenfold.cli.preparation import prepare_for_training
     from tenfold.errors import require
 
+    if part == "erase":
+        from tenfold.cli.demo_erase import demo_erase
+
+        demo_erase(_unused(out), picture, quick=quick, as_json=as_json)
+        return
+    if picture is not None:
+        raise UsageError("--picture goes with `tenfold demo erase`; the network's demo draws a report.")
     for package in ("sklearn", "onnx", "onnxruntime"):
         require(package, "demo")
     prepare_for_training()

@@ -34,7 +34,14 @@ def erase(
     box: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     click: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     mask: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    moving: Annotated[bool, Parameter(negative=())] = False,
     masks: Path | None = None,
+    tracks: Path | None = None,
+    ids: str | None = None,
+    network: str | None = None,
+    network_weights: Path | None = None,
+    seam: int = 0,
+    device: str = "cpu",
     preset: Literal["fast", "good", "best"] = "good",
     dilate: int = 6,
     feather: int = 3,
@@ -64,7 +71,15 @@ def erase(
             be repeated.
         click: X,Y of a point on the thing, in pixels, and @SECONDS; may be repeated.
         mask: PICTURE with the mask of the thing in one frame, and @SECONDS; may be repeated.
+        moving: the largest thing that moves by itself.
         masks: masks for all frames: a folder with a picture for each, a video, or one picture for all.
+        tracks: a file of tracks, such as `tenfold segment` writes.
+        ids: of the tracks to erase, such as 1,3; all if left out.
+        network: what fills what no frame shows: a run folder, an artifact or an .onnx file of a network for inpainting,
+            or the name of one (`tenfold models 'tsam*'`) with --network-weights; default: it is filled smoothly.
+        network_weights: of a network given by name.
+        seam: how many pixels of what was copied, around what the network fills, it may repair.
+        device: where the network runs, such as cpu or cuda.
         preset: fast, good or best: the size at which motion is estimated, and how far is searched.
         dilate: pixels that the masks grow, so that no rim of the thing stays behind.
         feather: pixels of those over which the filling fades into what is around it.
@@ -79,6 +94,7 @@ def erase(
         resume: go on where a stopped run was; --no-resume begins anew.
         as_json: print one JSON object with shares, sizes and times.
     """
+    from tenfold.cli.filling_network import make_filling
     from tenfold.cli.inpaint import parse_rate
     from tenfold.video.erase import EraseOptions
     from tenfold.video.erase_files import erase_clip
@@ -86,12 +102,22 @@ def erase(
     from tenfold.video.erase_preview import preview_clip
 
     options = EraseOptions(preset=preset, dilate=dilate, feather=feather, cuts=cuts, memory_mb=memory_mb)
-    what = What(targets=tuple(parse_targets(box, click, mask)), masks=masks)
+    targets = tuple(parse_targets(box, click, mask, moving=moving))
+    what = What(targets=targets, masks=masks, tracks=tracks, ids=parse_ids(ids))
+    filling = make_filling(network, network_weights, seam=seam, device=device)
     frames_a_second = parse_rate(rate)
-    with _shown_progress() as progress:
+    with shown_progress() as progress:
         if preview is not None:
             shown = preview_clip(
-                clip, out, what, preview, options=options, rate=frames_a_second, damage=damage, progress=progress
+                clip,
+                out,
+                what,
+                preview,
+                options=options,
+                filling=filling,
+                rate=frames_a_second,
+                damage=damage,
+                progress=progress,
             )
         else:
             report = erase_clip(
@@ -99,6 +125,8 @@ def erase(
                 out,
                 what,
                 options=options,
+                filling=filling,
+                filling_name=f"{network} {network_weights} {seam}",
                 rate=frames_a_second,
                 lossless=lossless,
                 quality=quality,
@@ -117,7 +145,9 @@ def erase(
     _tell(report)
 
 
-def parse_targets(boxes: Sequence[str], clicks: Sequence[str], masks: Sequence[str]) -> list[Target]:
+def parse_targets(
+    boxes: Sequence[str], clicks: Sequence[str], masks: Sequence[str], *, moving: bool = False
+) -> list[Target]:
     """Things that are pointed at, as the command line has them.
 
     Raises:
@@ -125,7 +155,7 @@ def parse_targets(boxes: Sequence[str], clicks: Sequence[str], masks: Sequence[s
     """
     from tenfold.video.erase_follow import Target
 
-    targets = []
+    targets = [Target(moving=True)] if moving else []
     for text in boxes:
         x, y, width, height, time = _numbers("--box", text, 4, "120,80,60,140@1.5 (X,Y,WIDTH,HEIGHT@SECONDS)")
         if width <= 0 or height <= 0:
@@ -141,6 +171,23 @@ def parse_targets(boxes: Sequence[str], clicks: Sequence[str], masks: Sequence[s
         else:
             targets.append(Target(mask=Path(text)))
     return targets
+
+
+def parse_ids(text: str | None) -> tuple[int, ...]:
+    """Ids of tracks, as the command line has them.
+
+    Raises:
+        UsageError: if they are no numbers.
+
+    Example:
+        >>> parse_ids("1,3")
+        (1, 3)
+    """
+    if text is None:
+        return ()
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UsageError(f"--ids {text} is not of the form 1,3: numbers of tracks with commas between them.")
+    return tuple(map(int, text.split(",")))
 
 
 def _numbers(option: str, text: str, count: int, form: str) -> list[Fraction]:
@@ -174,7 +221,7 @@ def _tell(report: EraseReport) -> None:
 
 
 @contextmanager
-def _shown_progress() -> Iterator[EraseProgress]:
+def shown_progress() -> Iterator[EraseProgress]:
     """A bar on a terminal, and an ear for those who want to stop."""
     from tenfold.train.interrupts import stop_requests
 

@@ -73,7 +73,8 @@ def example_images(task: Mapping[str, Any], data: str | None, count: int) -> Ten
     from tenfold.data import read_preprocess
 
     try:
-        return task_of(task, data).example(batch_size=count)
+        example: Any = task_of(task, data).example(batch_size=count)
+        return example
     except UsageError:
         if data is not None:
             raise

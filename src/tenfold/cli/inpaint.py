@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from tenfold.cli.filling_network import make_filling
 from tenfold.cli.output import console, is_first_process, to_stderr, write_json
 from tenfold.errors import UsageError
 
@@ -28,6 +29,9 @@ def inpaint(
     dilate: int = 0,
     flow: str = "dis",
     flow_weights: Path | None = None,
+    network: str | None = None,
+    network_weights: Path | None = None,
+    seam: int = 0,
     passes: int = 2,
     reach: int = 24,
     longest_side: int = 432,
@@ -45,8 +49,9 @@ def inpaint(
 
     tenfold inpaint clip.mp4 --mask masks/ -o out.mp4
 
-    What other frames show is copied from there, at full size; what none shows is filled smoothly. Pixels outside the
-    masks stay as they are (write a folder or --lossless to keep them to the bit). Memory does not grow with the length.
+    What other frames show is copied from there, at full size; what none shows is filled by --network, or smoothly.
+    Pixels outside the masks stay as they are (write a folder or --lossless to keep them to the bit). Memory does not
+    grow with the length.
 
     Args:
         clip: a video file, or a folder with the pictures of a clip.
@@ -57,6 +62,10 @@ def inpaint(
         dilate: pixels that the masks grow, for masks that are too tight.
         flow: how motion is found: dis, dis:fast, dis:ultrafast, raft_small or raft_large.
         flow_weights: weights of RAFT, a .safetensors file of torchvision's network.
+        network: what fills what no frame shows: a run folder, an artifact or an .onnx file of a network for inpainting,
+            or the name of one (`tenfold models 'tsam*'`) with --network-weights; default: it is filled smoothly.
+        network_weights: of a network given by name: a file of ours, or the TSAM authors' checkpoint.
+        seam: how many pixels of what was copied, around what the network fills, it may repair.
         passes: how often motion is estimated; 1 is faster, 2 better.
         reach: how many frames before and after are searched, 1 to 119.
         longest_side: size at which motion is estimated; larger frames are shrunk for that alone.
@@ -67,7 +76,7 @@ def inpaint(
         quality: of a video that does not: 0 (best) to 51.
         sound: keep the sound.
         damage: what to do with a damaged video: refuse, or skip what cannot be decoded.
-        device: where RAFT runs, such as cpu or cuda.
+        device: where RAFT and the network run, such as cpu or cuda.
         as_json: print one JSON object with shares, sizes and times.
     """
     from tenfold.video.flow import make_estimator
@@ -78,12 +87,14 @@ def inpaint(
         dilate=dilate, passes=passes, reach=reach, longest_side=longest_side, memory_mb=memory_mb, cuts=cuts
     )
     estimator = make_estimator(flow, flow_weights, device)
+    filling = make_filling(network, network_weights, seam=seam, device=device)
     with _shown_progress() as progress:
         report = inpaint_clip(
             clip,
             mask,
             out,
             options=options,
+            filling=filling,
             estimator=estimator,
             provenance=provenance,
             rate=parse_rate(rate),

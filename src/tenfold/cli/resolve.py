@@ -175,6 +175,14 @@ def make_network(recipe: Recipe, task: Task) -> nn.Module:
 
     assert recipe.model is not None
     torch.manual_seed(recipe.train.seed)
+    takes = models.facts(recipe.model.kind).takes
+    if takes != task.takes:
+        raise UsageError(
+            f"the model {recipe.model.kind!r} takes {takes}s, but the task {task.name!r} gives {task.takes}s. "
+            "`tenfold models` lists all models."
+        )
+    if takes != "image":
+        return models.build(recipe.model.kind, **recipe.model.options)
     fitting = {"num_classes": task.describe()["num_outputs"], "in_channels": task.input_shape[0]}
     name, options = recipe.model.kind, {**fitting, **recipe.model.options}
     if task.per_pixel:

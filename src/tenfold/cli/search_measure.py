@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.train_flags import TrainFlags, overrides
-from tenfold.errors import UsageError
+from tenfold.errors import UsageError, require
 
 _WHAT = Group("What to measure", sort_key=1)
 _HOW = Group("How to go about it", sort_key=2)
@@ -23,6 +23,7 @@ def measure(
     vary: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = (),
     on: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = ("classify",),
     count: Annotated[int, Parameter(group=_WHAT)] = 100,
+    codes: Annotated[Path | None, Parameter(group=_WHAT)] = None,
     channels: Annotated[int, Parameter(group=_WHAT)] = 128,
     image_size: Annotated[int | None, Parameter(group=_WHAT)] = None,
     subset: Annotated[int | None, Parameter(group=_WHAT)] = None,
@@ -43,7 +44,9 @@ def measure(
         model: multires (codes of 27 numbers), or any model with options to vary.
         vary: an option and its values, such as --vary width=0.25,0.5,1; may be repeated. Not for multires.
         on: a task and its data, such as --on classify=FOLDER --on segment=FOLDER; default: classify, on the digits.
-        count: candidates. A larger number with --resume adds to those that are there.
+        count: candidates to draw. A larger number with --resume adds to those that are there.
+        codes: a JSON list of codes to measure as well, such as the proposed.json of `tenfold search ncp --propose`;
+            with --resume they are added to those that are there.
         channels: largest number of channels in codes of multires, a multiple of 8.
         image_size: side of the networks' input in pixels.
         subset: train on so many images only.
@@ -81,6 +84,7 @@ def measure(
         space,
         tasks,
         count=count,
+        further=_codes(codes) if codes else (),
         config=load_recipe(overrides=overrides(train)).train,
         out=out,
         where=where,
@@ -89,10 +93,23 @@ def measure(
         resume=resume,
         tell=tell,
     )
+    rows = require("pyarrow.parquet", "search").read_metadata(table).num_rows
     if as_json:
-        write_json({"table": table, "candidates": count})
+        write_json({"table": table, "candidates": rows})
     else:
-        to_stdout(f"{count} candidates in {table}")
+        to_stdout(f"{rows} candidates in {table}")
+
+
+def _codes(path: Path) -> list[list[int | float]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--codes: cannot read {path}: {error}. Give a JSON list of codes.") from error
+    if not isinstance(found, list) or not all(
+        isinstance(code, list) and all(type(value) in (int, float) for value in code) for code in found
+    ):
+        raise UsageError(f"--codes: {path} is not a JSON list of codes, each a list of numbers.")
+    return found
 
 
 def _choices(text: str) -> tuple[str, Sequence[int | float]]:

@@ -14,11 +14,12 @@ from tenfold.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tenfold.search.ncp import FoundCode, NcpResult
+    from tenfold.search.ncp import NcpResult
+    from tenfold.search.ncp_rounds import FoundCode
 
 _WHAT = Group("What to search", sort_key=1)
 _HOW = Group("How to go about it", sort_key=2)
-RESULT, PICTURE = "result.json", "front.png"
+RESULT, PICTURE, PROPOSED = "result.json", "front.png", "proposed.json"
 _UNKNOWN = "\N{EN DASH}"
 _SHOWN = 10
 """Rows of the front that the screen has room for; result.json has all."""
@@ -34,7 +35,8 @@ def ncp(
     start: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = (),
     predictor: Annotated[str, Parameter(group=_HOW)] = "blend",
     starts: Annotated[int, Parameter(group=_HOW)] = 16,
-    caution: Annotated[float, Parameter(group=_HOW)] = 1.0,
+    caution: Annotated[float | None, Parameter(group=_HOW)] = None,
+    propose: Annotated[int, Parameter(group=_HOW)] = 0,
     seed: Annotated[int, Parameter(group=_HOW)] = 0,
     out: Annotated[Path, Parameter(name=("--out", "-o"), group=_HOW)] = Path("runs/ncp"),
     as_json: Annotated[bool, Parameter(name="--json", group=_HOW, negative=())] = False,
@@ -54,7 +56,10 @@ def ncp(
         start: a code to start from, its numbers with commas; repeat it for several.
         predictor: mlp (the authors'), ensemble, gp, gp-warped, boosting, lightgbm, catboost or blend.
         starts: how many codes each round starts from.
-        caution: how many deviations are taken from each estimate before it counts; 0 believes the mean.
+        caution: how many deviations are taken from each estimate before it counts; 0 believes the mean, below 0 they
+            are added. Default: 1, with --propose -1.
+        propose: so many codes that the table lacks and that are worth measuring, in proposed.json, which
+            `tenfold search measure --codes` takes.
         seed: of predictors and starts.
         out: the folder for what is done and found.
         as_json: print one JSON object with the found codes.
@@ -64,7 +69,8 @@ def ncp(
 
     from tenfold.cost import Budget
     from tenfold.search.code_costs import CodeCosts
-    from tenfold.search.ncp import NcpConfig, Target, search_ncp
+    from tenfold.search.ncp import search_ncp
+    from tenfold.search.scoring import NcpConfig, Target
     from tenfold.search.tables import read_table
 
     result = search_ncp(
@@ -72,7 +78,13 @@ def ncp(
         [Target.parse(one) for one in target],
         budget=Budget.parse(budget) if budget else None,
         costs=CodeCosts(image=_sides(image), num_classes=num_classes),
-        config=NcpConfig(predictor=predictor, starts=starts, caution=caution, seed=seed),
+        config=NcpConfig(
+            predictor=predictor,
+            starts=starts,
+            caution=(-1.0 if propose else 1.0) if caution is None else caution,
+            proposals=propose,
+            seed=seed,
+        ),
         starts=np.array([_numbers(one) for one in start]) if start else None,
         run_dir=out,
         notice=lambda text: to_stderr(f"[dim]{text}[/]"),
@@ -83,7 +95,7 @@ def ncp(
         return
     to_stdout(_front_table(result))
     code = ",".join(map(str, result.best.code))
-    to_stderr(f"\nresult    {written['result']}\npicture   {written['picture']}")
+    to_stderr("\n" + "\n".join(f"{name:<9} {path}" for name, path in written.items()))
     if result.best.costs:
         to_stderr(Text(f"next: tenfold fit --model multires --set 'model.code=[{code}]' --data FOLDER"))
 
@@ -107,6 +119,7 @@ def _plain(result: NcpResult) -> dict[str, Any]:
         "best": asdict(result.best),
         "start": asdict(result.start),
         "front": [asdict(one) for one in result.front],
+        "proposed": [asdict(one) for one in result.proposed],
         "asked": result.asked,
         "seconds": result.seconds,
     }
@@ -120,6 +133,9 @@ def _write(result: NcpResult, out: Path, targets: list[str]) -> dict[str, Path]:
     files = {"result": out / RESULT, "picture": out / PICTURE}
     write_text(files["result"], json.dumps(_plain(result), indent=1) + "\n")
     _draw(result, files["picture"], " + ".join(targets))
+    if result.proposed:
+        files["proposed"] = out / PROPOSED
+        write_text(files["proposed"], json.dumps([one.code for one in result.proposed]) + "\n")
     return files
 
 

@@ -39,8 +39,9 @@ def profile(module: nn.Module, example: Example, *, bits: tuple[int, int] | BitP
     Args:
         module: any network.
         example: an input batch (B, ...), of which the first image is taken; or the shape of one image, such as
-            (3, 224, 224); or a tuple of tensors, which are the arguments of `forward`, taken as they are. If what the
-            network does depends on the values of its input, only tensors will do.
+            (3, 224, 224), which a network that takes more than images turns into arguments by its method
+            `example_inputs`; or a tuple of tensors, which are the arguments of `forward`, taken as they are. If what
+            the network does depends on the values of its input, only tensors will do.
         bits: bits of the weights and of the inputs of layers that multiply by weights. None takes what each module says
             in its attributes `w_bits` and `a_bits` (32 where it says nothing). A pair (w, a) is the convention of
             `first_and_last`. A function (name, module, idx, count) -> (w, a) decides for each of the `count` such
@@ -63,7 +64,9 @@ def profile(module: nn.Module, example: Example, *, bits: tuple[int, int] | BitP
     """
     policy = bits if bits is None or callable(bits) else _uniform(bits)
     inputs = _checked_inputs(example)
-    network = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    network: Any = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    if not isinstance(inputs[0], Tensor) and hasattr(network, "example_inputs"):
+        inputs = tuple(network.example_inputs(inputs[0]))
     try:
         recorder = record(network, inputs, fake=True)
     except TenfoldError:

@@ -7,9 +7,10 @@ over the first, and a disc cut from the second, shaded as a ball, crosses it. Wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +68,8 @@ def sample_frames(
     for number in range(frames):
         time = number / (frames - 1)
         ease = (1 - math.cos(math.pi * time)) / 2
-        centre = np.array([[scene.width * (0.40 + 0.20 * ease), scene.height * (0.515 - 0.03 * ease)]])
-        zoom, turn = math.log(part) - 0.06 * ease, math.radians(1.2 - 2.4 * ease)
+        centre = np.array([[scene.width * (0.43 + 0.13 * ease), scene.height * (0.515 - 0.03 * ease)]])
+        zoom, turn = math.log(part) - 0.04 * ease, math.radians(0.6 - 1.2 * ease)
         view = similarity(centre, np.array([zoom]), np.array([turn]), ((width - 1) / 2, (height - 1) / 2))
         truth = warped(scene, view, (height, width))[0]
         x = width * (0.11 + 0.78 * time)
@@ -86,29 +87,35 @@ def sample_frames(
         yield SampleFrame(shown, truth, part_of_ball[..., 0] > 0)
 
 
-def write_sample(path: str | Path, *, lossless: bool = False) -> Path:
+def write_sample(path: str | Path, frames: Iterable[SampleFrame] | None = None, *, lossless: bool = False) -> Path:
     """Write the sample as a video file.
 
     Args:
         path: the file; its ending is one that VideoWriter takes.
+        frames: what to write; all of `sample_frames` by default.
         lossless: whether to keep every pixel.
 
     Raises:
+        UsageError: if there is no frame.
         StorageError: if it cannot be written.
         MissingExtraError: if scikit-learn is not installed.
     """
+    coming = iter(sample_frames() if frames is None else frames)
+    first = next(coming, None)
+    if first is None:
+        raise UsageError("a sample of no frames is not written; give one at least.")
     info = VideoInfo(
-        height=SAMPLE_SIZE[0],
-        width=SAMPLE_SIZE[1],
+        height=first.shown.shape[0],
+        width=first.shown.shape[1],
         rate=SAMPLE_RATE,
-        frames=SAMPLE_FRAMES,
+        frames=None,
         time_base=1 / SAMPLE_RATE,
         pixel_aspect=Fraction(1),
         codec="rgb",
         has_sound=False,
     )
     with VideoWriter(path, info, lossless=lossless, quality=16) as writer:
-        for number, frame in enumerate(sample_frames()):
+        for number, frame in enumerate(chain([first], coming)):
             writer.write_image(frame.shown, number, 1)
     return Path(path)
 

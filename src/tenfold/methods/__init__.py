@@ -1,6 +1,7 @@
 """What may happen to a network during one training: bit policies, searches and regularisers, each a `Method`."""
 
 from tenfold.methods.adabits import AdaBits
+from tenfold.methods.adversarial import Adversarial
 from tenfold.methods.atomnas import AtomNAS
 from tenfold.methods.attention_diversity import AttentionDiversity, neighbour_similarity
 from tenfold.methods.autonl import AutoNL
@@ -14,6 +15,7 @@ __all__ = [
     "QAT",
     "SAT",
     "AdaBits",
+    "Adversarial",
     "AtomNAS",
     "AttentionDiversity",
     "AutoNL",

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from tenfold.batches import first_rows, placed
 from tenfold.cost import Budget, Profile, profile
 from tenfold.errors import UnknownNameError, UsageError
 from tenfold.methods.attention_products import check_attention_products
@@ -133,7 +134,7 @@ class FracBits(Method):
         if self.like is not None and not 1 <= self.like <= 8:
             raise UsageError(f"like must be 1 to 8, the bits of a uniform network; got {self.like}.")
 
-    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+    def attach(self, network: nn.Module, budget: Budget | None, example: Any) -> nn.Module:
         """Quantize all layers, with learned bits in all but the first, and the weights of the last.
 
         Raises:
@@ -145,14 +146,14 @@ class FracBits(Method):
         limits = self._limits(network, budget, example, facts)
         network = self._base(a_bits).attach(network, None, example)
         self._find_parts(network)
-        self._example = example[:2]
+        self._example = first_rows(example, 2)
         self._paths = channel_paths(network, self._example) if self.w_range[0] == 0 else {}
         for name, layer in self._layers.items():
             self._learn(layer, facts[name])
         for product in self._products.values():
             for quantizer in (product.left_quantizer, product.right_quantizer):
                 quantizer.policy = self._policy(self.a_range, 0)
-        network.to(example.device)
+        network.to(next(network.parameters()).device)
         self._kept_limits = limits
         # What another method will remove, bits need not save.
         self._search = self._search_for(network, checked=not getattr(network, "shrinks", False))
@@ -161,7 +162,7 @@ class FracBits(Method):
         return network
 
     @torch.no_grad()
-    def _start(self, network: nn.Module, example: Tensor) -> None:
+    def _start(self, network: nn.Module, example: Any) -> None:
         if self.start == "sensitivity":
             calibrate(network, [example], norms=False)
             for policy, bits in sensitive_start(network, self._search, example).items():
@@ -177,7 +178,7 @@ class FracBits(Method):
 
     def _search_for(self, network: nn.Module, *, checked: bool) -> BitSearch:
         """The costs of the layers as functions of their bits; all else is counted, whatever the bits are now."""
-        counted = profile(network, self._example, bits=self._most_bits)
+        counted = profile(network, first_rows(self._example, 1), bits=self._most_bits)
         layers = self._searched(counted)
         policies = [policy for layer in layers for policy in (layer.w, layer.a) if isinstance(policy, FractionalBits)]
         counted_at = {one: torch.full_like(one.value, float(one.high)) for one in policies}
@@ -253,7 +254,7 @@ class FracBits(Method):
         return policy
 
     def _limits(
-        self, network: nn.Module, budget: Budget | None, example: Tensor, facts: Mapping[str, LayerFacts]
+        self, network: nn.Module, budget: Budget | None, example: Any, facts: Mapping[str, LayerFacts]
     ) -> dict[str, float]:
         limits = {} if budget is None else {"bitops": budget.bitops, "bytes": budget.bytes}
         found = {quantity: float(limit) for quantity, limit in limits.items() if limit is not None}
@@ -393,7 +394,7 @@ class FracBits(Method):
             self._freeze_twin(network)
         fix_all(network)
         if self._paths:
-            example = self._example.to(next(network.parameters()).device)
+            example = placed(self._example, next(network.parameters()).device)
             removed = remove_channels(network.eval(), example, pruned_kernels(network))
             network.cuts = [*getattr(network, "cuts", []), removed]  # type: ignore[assignment]
         return network
@@ -401,7 +402,7 @@ class FracBits(Method):
     def _keep_what_stays(self, trial: nn.Module) -> None:
         """Find out which pruned channels cannot be removed, and count them as there; cuts a copy."""
         fix_all(trial)
-        example = self._example.to(next(trial.parameters()).device)
+        example = placed(self._example, next(trial.parameters()).device)
         removed = remove_channels(trial.eval(), example, pruned_kernels(trial))["removed"]
         for name in self._paths:
             policy = self._layers[name].weight_quantizer.policy

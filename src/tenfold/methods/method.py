@@ -44,13 +44,13 @@ class Method:
 
     name: ClassVar[str]
 
-    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+    def attach(self, network: nn.Module, budget: Budget | None, example: Any) -> nn.Module:
         """Rewrite layers and add parameters before the training; returns the network to train.
 
         Args:
             network: the network so far; may be changed in place.
             budget: what the final network may cost, or None.
-            example: a batch of real images, (B, C, H, W), on the network's device.
+            example: a batch of real inputs, such as images (B, C, H, W), on the network's device.
 
         Raises:
             BudgetError: if the budget is out of reach whatever the training does.
@@ -69,6 +69,15 @@ class Method:
         """A context around all passes of a batch, for work that they share."""
         return nullcontext()
 
+    def term(self, outputs: Any, targets: Any) -> Tensor | None:
+        """A differentiable term that is added to the loss of each pass (0-d), or None.
+
+        Args:
+            outputs: what the network gave.
+            targets: what the task compares it with.
+        """
+        return None
+
     def penalty(self, network: nn.Module) -> Tensor | None:
         """A differentiable term that is added to the loss once a batch (0-d), or None."""
         return None
@@ -79,24 +88,25 @@ class Method:
     def network_cut(self, network: nn.Module) -> None:
         """Called after channels or modules were removed from the network: count again what it costs."""
 
-    def prepare_evaluation(self, network: nn.Module, batches: Iterator[Tensor]) -> None:
+    def prepare_evaluation(self, network: nn.Module, batches: Iterator[Any]) -> None:
         """Called before the network, or its weight average, is evaluated during the training.
 
         Args:
             network: that will be evaluated; may be changed in place.
-            batches: training images, (B, C, H, W) on the network's device.
+            batches: training inputs, such as images (B, C, H, W), on the network's device.
         """
 
     def status(self) -> dict[str, str]:
         """What to show of the method's progress beside the metrics of an epoch: short texts by name."""
         return {}
 
-    def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
+    def finish(self, network: nn.Module, batches: Iterator[Any]) -> nn.Module:
         """The plain network that leaves the training.
 
         Args:
             network: as trained; may be changed in place.
-            batches: training images, (B, C, H, W) on the network's device, for those that must calibrate something.
+            batches: training inputs, such as images (B, C, H, W), on the network's device, for those that must
+                calibrate something.
 
         Raises:
             BudgetError: if it does not keep the budget, saying by how much.

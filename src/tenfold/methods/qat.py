@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
+from tenfold.batches import Inputs
 from tenfold.cost import Budget
 from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, register
@@ -49,7 +50,7 @@ class QAT(Method):
         check_options(self.w_bits, self.a_bits, self.scheme, self.a_scheme)
         check_attention_products(self.attention_products, self.a_bits, self.a_bits)
 
-    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+    def attach(self, network: nn.Module, budget: Budget | None, example: Inputs) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""
         own = {"per_channel": self.per_channel, "clamp": self.clamp}
         return quantize_uniformly(network, budget, example, self, lambda _, __: own)

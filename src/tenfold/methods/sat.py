@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
+from tenfold.batches import Inputs
 from tenfold.cost import Budget
 from tenfold.errors import UnknownNameError
 from tenfold.methods.attention_products import check_attention_products
@@ -62,7 +63,7 @@ class SAT(Method):
             if got not in allowed:
                 raise UnknownNameError(what, got, allowed)
 
-    def attach(self, network: nn.Module, budget: Budget | None, example: Tensor) -> nn.Module:
+    def attach(self, network: nn.Module, budget: Budget | None, example: Inputs) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""
         return quantize_uniformly(network, budget, example, self, self._own_fields)
 

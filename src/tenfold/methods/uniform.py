@@ -6,8 +6,9 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
+from tenfold.batches import Inputs, first_rows
 from tenfold.cost import Budget, Profile, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
 from tenfold.methods.attention_products import open_attention, product_schemes
@@ -70,7 +71,7 @@ class UniformMethod(Protocol):
 def quantize_uniformly(
     network: nn.Module,
     budget: Budget | None,
-    example: Tensor,
+    example: Inputs,
     method: UniformMethod,
     own: Callable[[LayerFacts, Mapping[str, LayerFacts]], Mapping[str, Any]],
 ) -> nn.Module:
@@ -83,7 +84,7 @@ def quantize_uniformly(
     Args:
         network: a float network; its layers are replaced in place.
         budget: decides the bits where the method has none: the largest from 8 down to 2 that keep it.
-        example: a batch of real images, (B, C, H, W).
+        example: a batch of real inputs, such as images (B, C, H, W).
         method: the shared options.
         own: (facts of a layer, facts of all) -> further fields of the layer's `LayerScheme`.
 
@@ -121,7 +122,7 @@ def quantize_uniformly(
     return network
 
 
-def survey_for(network: nn.Module, example: Tensor, attention_products: bool) -> dict[str, LayerFacts]:
+def survey_for(network: nn.Module, example: Inputs, attention_products: bool) -> dict[str, LayerFacts]:
     """The facts of each layer to quantize; see `attention_products` for what that option does to the network."""
     if attention_products:
         open_attention(network)
@@ -160,7 +161,7 @@ def _started_from_data(network: nn.Module, mixings: Collection[str]) -> list[Act
 
 def uniform_cost(
     network: nn.Module,
-    example: Tensor,
+    example: Inputs,
     facts: Mapping[str, LayerFacts],
     w_bits: int,
     a_bits: int,
@@ -173,7 +174,7 @@ def uniform_cost(
     def bits_of(name: str, *_: Any) -> tuple[int, int]:
         return layer_bits(facts[name], w_bits, a_bits) if name in facts else (FLOAT_BITS, FLOAT_BITS)
 
-    return profile(network, example, bits=bits_of)
+    return profile(network, first_rows(example, 1), bits=bits_of)
 
 
 def layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:
@@ -184,7 +185,7 @@ def layer_bits(fact: LayerFacts, w_bits: int, a_bits: int) -> tuple[int, int]:
 def _largest_bits(
     network: nn.Module,
     budget: Budget | None,
-    example: Tensor,
+    example: Inputs,
     facts: Mapping[str, LayerFacts],
     attention_products: bool,
 ) -> int:

@@ -111,7 +111,7 @@ def build(architecture: str | Architecture, **options: Any) -> nn.Module:
         raise UsageError(f"build takes a model's name or an Architecture, not {_shown(architecture)}.")
     entry = lookup(name)
     complete = read_options(name, entry.builder, given)
-    if complete["num_classes"] is None:  # a library's default, which may change with its version: pin it
+    if complete.get("num_classes", 0) is None:  # a library's default, which may change with its version: pin it
         complete["num_classes"] = entry.facts.num_classes or None
     network = entry.builder(**complete)
     network.architecture = Architecture(name, _shape_options(complete))  # type: ignore[assignment]

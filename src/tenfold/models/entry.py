@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
+
+Takes = Literal["image", "frame", "window"]
+"""What a network takes: images (B, C, H, W), the frames of a video one after another, or a window of a video with its
+masks and flows.
+
+A network that takes something other than images has a method `example_inputs(shape)` that gives all arguments of its
+`forward` for one frame of a shape.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +30,17 @@ class ModelFacts:
     licence: str
     """SPDX identifier of the code's licence, or for a library's pretrained name, that of its weights."""
     input_shape: tuple[int, int, int]
-    """The image it was designed for: channels, height, width."""
-    num_classes: int
-    """Outputs of the last layer."""
+    """The image or frame it was designed for: channels, height, width."""
+    num_classes: int | None
+    """Outputs of the last layer; None where they are no classes."""
     params: int | None
     """Trainable numbers; None where nobody declares it."""
     macs: int | None
-    """Multiply-adds of one image of `input_shape`; None where nobody declares it."""
+    """Multiply-adds of one image or frame of `input_shape`; None where nobody declares it."""
     tags: tuple[str, ...] = ()
     """Words to search for: "imagenet", "cifar", "tiny", "mobile", "residual"."""
+    takes: Takes = "image"
+    """What it takes."""
 
 
 @dataclass(frozen=True)

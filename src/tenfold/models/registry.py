@@ -14,7 +14,7 @@ from typing import TypeVar
 from torch import nn
 
 from tenfold.errors import UnknownNameError, UsageError
-from tenfold.models.entry import Entry, ModelFacts
+from tenfold.models.entry import Entry, ModelFacts, Takes
 from tenfold.models.libraries import LIBRARIES
 from tenfold.models.options import declared_options
 
@@ -32,20 +32,22 @@ def register(
     macs: int,
     tags: tuple[str, ...] = (),
     licence: str = "Apache-2.0",
+    takes: Takes = "image",
 ) -> Callable[[Builder], Builder]:
     """Record a builder function under its own name, with the facts about what it builds by default.
 
     The keyword-only parameters of the function are the model's options; each needs an annotation that JSON values can
-    be checked against, and a default. `num_classes` and `in_channels` must be among them. The first line of the
-    docstring is the summary that lists show. The contract tests check every fact.
+    be checked against, and a default. Where the network takes images, `num_classes` and `in_channels` must be among
+    them. The first line of the docstring is the summary that lists show. The contract tests check every fact.
 
     Args:
         source: where the network was published, with the arXiv id.
-        input_shape: channels, height, width of the image that it was designed for.
+        input_shape: channels, height, width of the image or frame that it was designed for.
         params: trainable numbers, exactly.
-        macs: multiply-adds of one image of `input_shape`, exactly.
+        macs: multiply-adds of one image or frame of `input_shape`, exactly.
         tags: words to search for.
         licence: SPDX identifier.
+        takes: what the network takes, see `Takes`.
 
     Returns:
         The decorator, which returns the function unchanged.
@@ -66,7 +68,7 @@ def register(
             raise UsageError(f"model name {name!r} may only hold a-z, 0-9 and _, and must start with a letter.")
         options = declared_options(builder)
         parameters = inspect.signature(builder).parameters
-        if missing := {"num_classes", "in_channels"} - options.keys():
+        if takes == "image" and (missing := {"num_classes", "in_channels"} - options.keys()):
             raise UsageError(f"builder {name!r} lacks the keyword-only option {' and '.join(sorted(missing))}.")
         if len(options) < len(parameters) or any(option.default is option.empty for option in options.values()):
             raise UsageError(f"builder {name!r} may only have keyword-only options that all have defaults.")
@@ -78,10 +80,11 @@ def register(
                 source=source,
                 licence=licence,
                 input_shape=input_shape,
-                num_classes=options["num_classes"].default,
+                num_classes=options["num_classes"].default if "num_classes" in options else None,
                 params=params,
                 macs=macs,
                 tags=tags,
+                takes=takes,
             ),
             builder,
         )

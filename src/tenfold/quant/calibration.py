@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tenfold.batches import Inputs, call
 from tenfold.errors import UsageError
 from tenfold.modes import evaluating
 from tenfold.quant.operators import MINIMUM_CLIPPING_LEVEL
@@ -20,7 +21,7 @@ _BINS = 2048
 _CANDIDATES = 100
 
 
-def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = True, norms: bool = True) -> None:
+def calibrate(network: nn.Module, batches: Iterable[Inputs], *, levels: bool = True, norms: bool = True) -> None:
     """Set clipping levels, then batch-norm statistics, of a quantized network from real images.
 
     Each clipping level becomes the one with the smallest mean squared quantization error on a histogram of what reaches
@@ -35,7 +36,7 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
 
     Args:
         network: a quantized network; changed in place, its training mode restored.
-        batches: batches of images (B, C, H, W); each goes through the network up to three times.
+        batches: batches of inputs, such as images (B, C, H, W); each goes through the network up to three times.
         levels: whether to set clipping levels.
         norms: whether to set batch-norm statistics.
 
@@ -70,7 +71,7 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], *, levels: bool = T
             module.training = training
 
 
-def start_levels(network: nn.Module, images: Tensor, quantizers: Collection[ActivationQuantizer]) -> None:
+def start_levels(network: nn.Module, images: Inputs, quantizers: Collection[ActivationQuantizer]) -> None:
     """Let some clipping levels start where a batch has the smallest quantization error; all else stays as it is.
 
     The papers start at 8 and 10, and a training moves a level by hundredths a step. What a layer norm, a softmax or a
@@ -78,7 +79,7 @@ def start_levels(network: nn.Module, images: Tensor, quantizers: Collection[Acti
 
     Args:
         network: quantized, before its training.
-        images: a batch (B, C, H, W).
+        images: a batch, such as images (B, C, H, W).
         quantizers: of the network, those whose levels are to be set.
     """
     if not quantizers:
@@ -93,14 +94,14 @@ def start_levels(network: nn.Module, images: Tensor, quantizers: Collection[Acti
         quantizer.initial_level = quantizer.level
 
 
-def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def measure_norms(network: nn.Module, batches: Iterable[Inputs]) -> None:
     """Set the statistics of every batch norm that runs to the plain averages over training images.
 
     For networks whose statistics do not belong to their weights: averages of weights, or what a search has cut out.
 
     Args:
         network: float or quantized; changed in place, its training mode restored.
-        batches: batches of images (B, C, H, W).
+        batches: batches of inputs, such as images (B, C, H, W).
     """
     with evaluating(network), torch.no_grad():
         _statistics(network, list(batches))
@@ -121,7 +122,7 @@ def _transparent(quantizers: Sequence[nn.Module]) -> Iterator[None]:
             hook.remove()
 
 
-def _set_levels(network: nn.Module, batches: list[Tensor], quantizers: Collection[ActivationQuantizer]) -> None:
+def _set_levels(network: nn.Module, batches: list[Inputs], quantizers: Collection[ActivationQuantizer]) -> None:
     """Choose clipping levels; the quantizers are transparent meanwhile."""
     histograms = {quantizer: _Histogram() for quantizer in quantizers}
 
@@ -133,7 +134,7 @@ def _set_levels(network: nn.Module, batches: list[Tensor], quantizers: Collectio
     hooks = [quantizer.register_forward_pre_hook(record) for quantizer in histograms]
     try:
         for batch in batches:
-            network(batch)
+            call(network, batch)
     finally:
         for hook in hooks:
             hook.remove()
@@ -188,7 +189,7 @@ def _norms(network: nn.Module) -> list[Any]:
     ]
 
 
-def _statistics(network: nn.Module, batches: Sequence[Tensor]) -> dict[Any, _Statistics]:
+def _statistics(network: nn.Module, batches: Sequence[Inputs]) -> dict[Any, _Statistics]:
     """Set the statistics of every batch norm that runs to the plain averages over the batches, and return them.
 
     Each batch is normalized by its own statistics on the way, so that later ones see what they will see in the end.
@@ -204,7 +205,7 @@ def _statistics(network: nn.Module, batches: Sequence[Tensor]) -> dict[Any, _Sta
         norm.train()
     try:
         for batch in batches:
-            network(batch)
+            call(network, batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

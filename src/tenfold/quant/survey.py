@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.batches import Inputs, call
 from tenfold.errors import UsageError
 from tenfold.quant.swap import quantizable_layers
 
@@ -42,14 +43,14 @@ class LayerFacts:
         return self.is_first or (self.is_last and (self.is_linear or not self.feeds_batch_norm))
 
 
-def survey(network: nn.Module, example: Tensor, *, head_mixing: bool = False) -> dict[str, LayerFacts]:
+def survey(network: nn.Module, example: Inputs, *, head_mixing: bool = False) -> dict[str, LayerFacts]:
     """Run the network once on real images and report the facts of each quantizable layer, in the order of execution.
 
     The sign is measured, not derived from the module before: so it holds for any network, functional code included.
 
     Args:
         network: any float module; left as it was.
-        example: a batch of real images, (B, C, H, W).
+        example: a batch of real inputs, such as images (B, C, H, W).
         head_mixing: see `quantizable_layers`.
 
     Returns:
@@ -92,7 +93,7 @@ def survey(network: nn.Module, example: Tensor, *, head_mixing: bool = False) ->
     try:
         network.eval()
         with torch.no_grad():
-            network(example)
+            call(network, example)
     finally:
         for handle in hooks:
             handle.remove()

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from tenfold.search.finding import search_autospace as search_autospace
     from tenfold.search.measuring import TaskOrder as TaskOrder
     from tenfold.search.measuring import measure as measure
-    from tenfold.search.ncp import NcpConfig as NcpConfig
-    from tenfold.search.ncp import Target as Target
     from tenfold.search.ncp import search_ncp as search_ncp
     from tenfold.search.predictors import create_predictor as create_predictor
+    from tenfold.search.scoring import NcpConfig as NcpConfig
+    from tenfold.search.scoring import Target as Target
     from tenfold.search.tables import read_table as read_table
     from tenfold.search.tables import write_table as write_table
 
@@ -31,8 +31,8 @@ _HOMES: dict[str, str] = {
     "CandidateSpace": "candidates",
     "CellSpace": "cell_space",
     "FoundNetwork": "finding",
-    "NcpConfig": "ncp",
-    "Target": "ncp",
+    "NcpConfig": "scoring",
+    "Target": "scoring",
     "TaskOrder": "measuring",
     "create_predictor": "predictors",
     "measure": "measuring",

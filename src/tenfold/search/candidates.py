@@ -74,6 +74,23 @@ class CandidateSpace:
             raise UsageError(f"only {len(found)} of {count} different candidates were drawn. Ask for fewer.")
         return [dict(zip(self.choices, code, strict=True)) for code in found]
 
+    def check(self, code: Sequence[int | float]) -> dict[str, int | float]:
+        """A code with the names of its numbers, if it lies in the space.
+
+        Raises:
+            UsageError: if it has another length, or a number that is no choice.
+        """
+        if len(code) != len(self.choices):
+            raise UsageError(
+                f"a code has {len(code)} numbers; here it takes {len(self.choices)}: {', '.join(self.choices)}."
+            )
+        found = dict(zip(self.choices, code, strict=True))
+        for name, value in found.items():
+            if value not in self.choices[name]:
+                allowed = ", ".join(map(str, self.choices[name]))
+                raise UsageError(f"{name} is {value} in a code; allowed is {allowed}.")
+        return found
+
     def architecture(self, code: Mapping[str, int | float], *, per_pixel: bool) -> Architecture:
         """The network of a code, without the outputs and input channels that the task decides."""
         if self.model == _CODED:

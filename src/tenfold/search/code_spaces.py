@@ -51,6 +51,10 @@ class CodeSpace(ABC):
     def moves(self, at: int, value: int) -> Codes:
         """The values that a single edit may give to number `at` where it is `value`."""
 
+    def within(self, codes: Codes) -> CodeSpace:
+        """The part of the space that codes (N, L) reach: beyond it, a table tells nothing."""
+        return self
+
     @property
     def size(self) -> int:
         """How many codes there are."""
@@ -145,6 +149,10 @@ class GridSpace(CodeSpace):
         grid = np.floor((points + self.steps / 2) / self.steps) * self.steps
         low, high = self.bounds
         return np.clip(grid, low, high).astype(np.int64)
+
+    def within(self, codes: Codes) -> GridSpace:
+        """With no number above the largest one of codes (N, L)."""
+        return GridSpace(self.name, self.names, self.steps.tolist(), codes.max(0).tolist())
 
     def moves(self, at: int, value: int) -> Codes:
         """One step down and one up."""

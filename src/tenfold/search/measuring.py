@@ -6,6 +6,7 @@ that was lost costs its candidate's time and nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from tenfold.train.config import TrainConfig
 from tenfold.train.interrupts import Interrupted
 
 TABLE_FILE = "table.parquet"
-ORDER_FILE = "measure.json"
+ORDER_FILE, FURTHER_FILE = "measure.json", "further.json"
 _TRIES = 3
 Where = Literal["processes", "ray"]
 
@@ -46,6 +47,7 @@ def measure(
     tasks: Sequence[TaskOrder],
     *,
     count: int,
+    further: Sequence[Sequence[int | float]] = (),
     config: TrainConfig,
     out: str | Path,
     where: Where = "processes",
@@ -63,7 +65,9 @@ def measure(
     Args:
         space: where codes are drawn from.
         tasks: of different kinds.
-        count: candidates.
+        count: candidates to draw.
+        further: codes to measure as well, such as those that `search_ncp` proposed; the folder keeps them, and another
+            call adds to them.
         config: of every training.
         out: folder of the run: `candidates/` with a file for each that is done, and the table.
         where: in processes of this machine, or as tasks of a Ray cluster that this process may join.
@@ -89,22 +93,40 @@ def measure(
     if count < 1 or jobs < 1:
         raise UsageError(f"count is {count} and jobs is {jobs}; allowed are whole numbers from 1.")
     codes, folder = space.draw(count, seed), Path(out)
+    given = [space.check(code) for code in further]
     for task in tasks:
         registry.create(task.kind, **task.options)  # says what is wrong with the data before any worker starts
     _open_folder(folder, space, tasks, config, seed, resume=resume)
-    done = {at: row for at, code in enumerate(codes) if (row := _read_row(_row_file(folder, at), code)) is not None}
+    codes = _with_further(folder, space, codes, given)
+    done = {at: row for at, code in enumerate(codes) if (row := _read_row(_row_file(folder, code), code)) is not None}
     orders = {at: (space, code, list(tasks), config) for at, code in enumerate(codes) if at not in done}
     run = _on_ray if where == "ray" else _in_processes
     for at, row in run(orders, jobs):
-        write_text(_row_file(folder, at), json.dumps(row) + "\n")
+        write_text(_row_file(folder, codes[at]), json.dumps(row) + "\n")
         done[at] = row
         if tell is not None:
-            tell(len(done), count, row)
-    return _write_table(folder / TABLE_FILE, codes, [done[at] for at in range(count)])
+            tell(len(done), len(codes), row)
+    return _write_table(folder / TABLE_FILE, codes, [done[at] for at in range(len(codes))])
 
 
-def _row_file(folder: Path, at: int) -> Path:
-    return folder / "candidates" / f"{at:06d}.json"
+def _row_file(folder: Path, code: Mapping[str, Any]) -> Path:
+    name = hashlib.sha256(json.dumps(code_key(code)).encode()).hexdigest()[:16]
+    return folder / "candidates" / f"{name}.json"
+
+
+def _with_further(
+    folder: Path, space: CandidateSpace, drawn: list[dict[str, int | float]], given: list[dict[str, int | float]]
+) -> list[dict[str, int | float]]:
+    """The candidates of a folder: those drawn, those given before, and those given now, each once."""
+    path = folder / FURTHER_FILE
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        given = [*(space.check(code) for code in kept), *given]
+    except (OSError, ValueError, TypeError, UsageError) as error:
+        raise UsageError(f"{path} is damaged: {error} Delete it, and give the codes again.") from error
+    if given:
+        write_text(path, json.dumps([list(code.values()) for code in given]) + "\n")
+    return list({tuple(code.values()): code for code in (*drawn, *given)}.values())
 
 
 def _open_folder(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from PIL import Image
 from torch import Tensor, nn
 
+from tenfold.batches import Inputs, Targets, call
+
 if TYPE_CHECKING:  # torchmetrics takes two seconds to import, and only an evaluation needs it
     from torchmetrics import MetricCollection
 
@@ -25,6 +27,9 @@ class Task(Protocol):
     A batch of training is a pure function of (seed, epoch, batch number, rank, world size): it does not depend on the
     number of workers, on what ran before, or on any global random state, and touches none.
 
+    Inputs are one tensor, or a tuple (a NamedTuple) of tensors, which become the arguments of the network; targets are
+    one tensor or a tuple. The first axis of every tensor is the batch.
+
     A class that inherits from this one gets what suits a task with one answer for each image.
     """
 
@@ -35,6 +40,8 @@ class Task(Protocol):
     """Key of `metrics()` that decides which network is best; larger is better."""
     per_pixel: bool = False
     """Whether the network answers for each pixel, and not once for each image."""
+    takes: str = "image"
+    """What the network takes: an "image", or a "window" of a video with its masks and flows."""
 
     def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
         """Training steps in one epoch."""
@@ -49,27 +56,26 @@ class Task(Protocol):
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs float32 (B, C, H, W) and targets of each step, from step `start`; earlier ones cost nothing."""
+    ) -> Iterator[tuple[Inputs, Targets]]:
+        """Inputs, such as images (B, C, H, W), and targets of each step, from step `start`; others cost nothing."""
 
     def eval_batches(
         self, *, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Inputs, Targets]]:
         """This rank's share of the evaluation images; the shares have no image in common and leave none out."""
 
-    def infer(self, network: nn.Module, inputs: Tensor) -> Tensor:
+    def infer(self, network: nn.Module, inputs: Any) -> Any:
         """Outputs for inputs of evaluation, which may be larger than what the network sees at once."""
-        outputs: Tensor = network(inputs)
-        return outputs
+        return call(network, inputs)
 
-    def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """A scalar to minimise."""
+    def loss(self, outputs: Any, targets: Any, *, label_smoothing: float = 0.0) -> Tensor:
+        """A scalar to minimise, of what the network or `infer` gave."""
 
     def metrics(self) -> MetricCollection:
         """Fresh metrics, to be updated with (outputs, targets)."""
 
-    def example(self, batch_size: int = 1) -> Tensor:
-        """Real inputs, prepared as in evaluation, (B, C, H, W)."""
+    def example(self, batch_size: int = 1) -> Inputs:
+        """Real inputs, prepared as in evaluation, such as (B, C, H, W)."""
 
     def illustrate(self, network: nn.Module) -> Sequence[Picture]:
         """Pictures of what a network in eval mode answers to some evaluation images; none where they tell nothing."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from tenfold.batches import length, placed
 from tenfold.errors import DataError
 from tenfold.methods import Method
 from tenfold.tasks import Task
@@ -75,11 +76,11 @@ def evaluate_in(
             ):
                 if should_stop():
                     return None
-                targets = targets.to(world.device)
-                outputs = task.infer(network, inputs.to(world.device))
+                targets = placed(targets, world.device)
+                outputs = task.infer(network, placed(inputs, world.device))
                 metrics.update(outputs, targets)
-                loss_sum += float(task.loss(outputs, targets)) * len(targets)
-                count += len(targets)
+                loss_sum += float(task.loss(outputs, targets)) * length(targets)
+                count += length(targets)
     finally:
         for module, training in modes.items():
             module.training = training

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tenfold import quant
+from tenfold.batches import Inputs, call, placed
 from tenfold.cost import Budget, Profile, interleaved, profile
 from tenfold.errors import BudgetError, DataError, UsageError
 from tenfold.export.artifact import write_artifact
@@ -203,7 +204,7 @@ def _start(network: nn.Module, order: Order, world: World, steps_per_epoch: int,
     """Bring network, optimiser and everything else to the start, or to where the checkpoint left them."""
     seed_everything(order.config.seed)
     network.to(world.device)
-    cost = profile(network, order.task.example().to(world.device))
+    cost = profile(network, placed(order.task.example(), world.device))
     network = _attach(network, order, world, cost)
     identity = record.identity(order, network, steps_per_epoch=steps_per_epoch, processes=world.size)
     if found is None:
@@ -225,7 +226,7 @@ def _attach(network: nn.Module, order: Order, world: World, before: Profile) -> 
         _check_budget(
             order.budget, before, None, hint="Add a method that makes the network cheaper, or raise the budget."
         )
-    example = order.task.example(batch_size=min(_EXAMPLE_IMAGES, order.config.batch_size)).to(world.device)
+    example = placed(order.task.example(batch_size=min(_EXAMPLE_IMAGES, order.config.batch_size)), world.device)
     for method in order.methods:
         network = method.attach(network, order.budget, example)
     if order.config.sync_bn:
@@ -241,7 +242,7 @@ def _calibrate(network: nn.Module, order: Order, world: World) -> None:
     count = order.config.calibration_batches
     if count and any(quant.quantized_layers(network)):
         batches = order.task.train_batches(epoch=0, batch_size=order.config.batch_size, seed=order.config.seed)
-        images = [inputs.to(world.device) for inputs, _ in islice(batches, count)]
+        images = [placed(inputs, world.device) for inputs, _ in islice(batches, count)]
         for one in reversed(combined_settings(order.methods, network)):  # what all settings share, the first decides
             one.enter()
             quant.calibrate(network, images)
@@ -306,12 +307,12 @@ def _write_pictures(pictures: Sequence[Picture], run_dir: Path) -> list[dict[str
     return rows
 
 
-def _training_images(order: Order, world: World) -> Iterator[Tensor]:
+def _training_images(order: Order, world: World) -> Iterator[Inputs]:
     batches = order.task.train_batches(epoch=0, batch_size=order.config.batch_size, seed=order.config.seed)
-    return (inputs.to(world.device) for inputs, _ in batches)
+    return (placed(inputs, world.device) for inputs, _ in batches)
 
 
-def _settings(network: nn.Module, order: Order, metrics: Mapping[str, float], example: Tensor) -> list[dict[str, Any]]:
+def _settings(network: nn.Module, order: Order, metrics: Mapping[str, float], example: Inputs) -> list[dict[str, Any]]:
     """Metrics and cost of a network in each of its settings (bit-widths); it ends in the first. None if it has one."""
     passes = combined_passes(order.methods, network)
     if len(passes) == 1:
@@ -333,10 +334,10 @@ def _check_budget(budget: Budget, cost: Profile, latency_ms: float | None, *, hi
         raise BudgetError(f"the network does not keep the budget {budget}: {lines}. {hint}")
 
 
-def _latency_ms(network: nn.Module, example: Tensor) -> float:
+def _latency_ms(network: nn.Module, example: Inputs) -> float:
     """Median time of one image through the network, on this machine's CPU."""
     with torch.inference_mode():
-        return interleaved({"network": lambda: network(example)})["network"].median_ms
+        return interleaved({"network": lambda: call(network, example)})["network"].median_ms
 
 
 @contextmanager

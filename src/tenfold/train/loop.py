@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tenfold.batches import Inputs, Targets, call, placed
 from tenfold.errors import DataError, NonFiniteLossError
 from tenfold.tasks import Task
 from tenfold.train.checkpoints import CheckpointFolder
@@ -85,7 +86,7 @@ class Loop:
     def _train_epoch(self) -> None:
         run = self._run
         for inputs, targets in self._timed_batches():
-            loss = self._accumulate_gradients(run.place(inputs), targets.to(run.world.device, non_blocking=True))
+            loss = self._accumulate_gradients(run.place(inputs), placed(targets, run.world.device))
             # One exchange a step keeps all processes of one mind: about the loss, about leaving, about saving.
             wishes = [loss / run.world.size, bool(self._stop), run.world.is_first and self._save_is_overdue()]
             loss, stops, saves = sum_over_world(wishes, run.world)
@@ -105,7 +106,7 @@ class Loop:
                 f"{run.steps_per_epoch}. Data must not change during a training; check the data folder."
             )
 
-    def _timed_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _timed_batches(self) -> Iterator[tuple[Inputs, Targets]]:
         """The batches that the epoch still has to come; waiting for them is counted."""
         run, config = self._run, self._run.config
         if run.batch == run.steps_per_epoch:  # saved between the last batch and the evaluation
@@ -129,13 +130,15 @@ class Loop:
                 return
             yield batch
 
-    def _accumulate_gradients(self, inputs: Tensor, targets: Tensor) -> float:
+    def _accumulate_gradients(self, inputs: Inputs, targets: Targets) -> float:
         """Run every pass over the batch, forward and backward; returns the whole loss, penalties included.
 
         Gradients of the passes are summed, not averaged (adabits.md section 2.3).
         """
         run = self._run
         if run.mixing is not None:
+            assert isinstance(inputs, Tensor)
+            assert isinstance(targets, Tensor)  # whole images and their labels: create_mixing sees to it
             inputs, targets = run.mixing(inputs, targets)
         run.optimizer.zero_grad(set_to_none=True)
         total = 0.0
@@ -145,8 +148,10 @@ class Loop:
             for one in combined_passes(run.methods, run.network):
                 one.enter()
                 with run.autocast():
-                    outputs = run.forward(inputs)
+                    outputs = call(run.forward, inputs)
                     loss = self._task.loss(outputs, targets, label_smoothing=run.config.label_smoothing)
+                    for term in (method.term(outputs, targets) for method in run.methods):
+                        loss = loss if term is None else loss + term
                 if one.adjust is not None:
                     loss = one.adjust(outputs, loss)
                 loss = loss * one.weight if one.weight != 1 else loss
@@ -191,7 +196,7 @@ class Loop:
             raise self._interrupted()
         return metrics
 
-    def _training_images(self) -> Iterator[Tensor]:
+    def _training_images(self) -> Iterator[Inputs]:
         run = self._run
         batches = self._task.train_batches(
             epoch=run.epoch,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 
+from tenfold.batches import Batch, placed
 from tenfold.errors import CheckpointError, UsageError
 from tenfold.methods import Method
 from tenfold.train.config import TrainConfig
-from tenfold.train.distributed import World, broadcast_tensors, gather_over_world
+from tenfold.train.distributed import World, average_gradients, broadcast_tensors, gather_over_world
 from tenfold.train.mixing import Mixing
 from tenfold.train.optimizers import create_optimizer
 from tenfold.train.random_states import random_states, restore_random_states
@@ -118,11 +119,9 @@ class Run:
             return nullcontext()
         return torch.autocast(self.world.device.type, dtype=_DTYPES[self.config.precision])
 
-    def place(self, images: Tensor) -> Tensor:
-        """Put a batch of images where, and in the memory format in which, the network wants it."""
-        if self.config.channels_last and images.ndim == 4:
-            return images.to(self.world.device, non_blocking=True, memory_format=torch.channels_last)
-        return images.to(self.world.device, non_blocking=True)
+    def place(self, inputs: Batch) -> Batch:
+        """Put a batch of inputs where, and in the memory format in which, the network wants it."""
+        return placed(inputs, self.world.device, channels_last=self.config.channels_last)
 
     def cut(self, description: Mapping[str, Any]) -> None:
         """Remove channels and modules from the network, its average and the optimiser's state, and tell the methods.
@@ -183,6 +182,10 @@ class Run:
         broadcast_tensors(self.network.buffers(), self.world)
         if self.average is not None:
             broadcast_tensors(self.average.module.buffers(), self.world)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their means over all processes, for methods that train something of their own."""
+        average_gradients(parameters, self.world)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the training goes on. All processes must call it together."""

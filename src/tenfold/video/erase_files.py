@@ -101,6 +101,7 @@ def erase_clip(
     *,
     options: EraseOptions | None = None,
     filling: Filling | None = None,
+    filling_name: str = "",
     estimator: FlowEstimator | None = None,
     rate: Fraction | None = None,
     lossless: bool = False,
@@ -122,6 +123,7 @@ def erase_clip(
         what: what is to go; see What.
         options: see EraseOptions.
         filling: fills what no frame shows; smoothly by default.
+        filling_name: what tells it from others of its kind; a run with another name does not go on from this one.
         estimator: finds the optical flow; DIS by default.
         rate: frames a second, for a folder of pictures.
         lossless: a video file that keeps every pixel exactly.
@@ -147,7 +149,7 @@ def erase_clip(
             "clip": stamp(clip),
             "what": what.asked(),
             "options": asdict(options),
-            "filling": type(filling).__name__,
+            "filling": [type(filling).__name__, filling_name],
             "estimator": type(estimator).__name__,
             "rate": str(rate),
             "result": [out.suffix, lossless, quality, damage],

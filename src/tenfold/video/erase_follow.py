@@ -22,18 +22,20 @@ from tenfold.errors import ShapeError, UsageError
 from tenfold.video.follow import FollowOptions, FollowSession
 from tenfold.video.given import Given
 from tenfold.video.mask_store import MaskStore
+from tenfold.video.moving import MovingDetector
 
 _Masks = dict[int, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One thing, pointed at in one frame; just one of box, click and mask.
+    """One thing, pointed at in one frame; just one of box, click, mask and moving.
 
     Args:
         box: x and y of its upper left corner, width and height, in pixels.
         click: x and y of a point on it, in pixels.
         mask: picture of its mask in that frame.
+        moving: it is the largest thing that moves by itself, in whichever frame that first shows.
         time: of the frame in seconds from the clip's start.
         frame: its number from 0; counts instead of the time.
 
@@ -44,12 +46,13 @@ class Target:
     box: tuple[float, float, float, float] | None = None
     click: tuple[float, float] | None = None
     mask: Path | None = None
+    moving: bool = False
     time: Fraction = Fraction(0)
     frame: int | None = None
 
     def __post_init__(self) -> None:
-        if sum(one is not None for one in (self.box, self.click, self.mask)) != 1:
-            raise UsageError("a thing is pointed at by just one of a box, a click and a mask.")
+        if sum((self.box is not None, self.click is not None, self.mask is not None, self.moving)) != 1:
+            raise UsageError("a thing is pointed at by just one of a box, a click, a mask and moving.")
         if self.time < 0 or (self.frame or 0) < 0:
             raise UsageError(f"a thing is pointed at {float(self.time):g} s from the start; needed is 0 or more.")
 
@@ -80,7 +83,7 @@ class Target:
         from tenfold.video.erase_work import stamp
 
         mask = None if self.mask is None else stamp(self.mask)
-        return [self.box, self.click, mask, str(self.time), self.frame]
+        return [self.box, self.click, mask, self.moving, str(self.time), self.frame]
 
 
 def follow_targets(
@@ -115,22 +118,25 @@ def follow_targets(
     scale = min(1.0, options.longest_side / max(size))
     working = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     pending = list(enumerate(targets, 1))
+    detector = MovingDetector(options.longest_side)
     begun: dict[int, list[Given]] = {}
-    count = 0
+    before, count = None, 0
     folder = tempfile.TemporaryDirectory(dir=store.place.parent, prefix=".back")
     with folder, RecordFile(Path(folder.name) / "frames", write=True) as spool:
         for frame in video:
-            due = [(name, one) for name, one in pending if one.is_in(frame, video.info.rate)]
+            due = {name: _given(one, frame, video.info.rate, size, detector) for name, one in pending}
             if pending:
                 spool.append(frame.index, _packed(resized(frame.image, working)))
-            pending = [one for one in pending if one not in due]
-            if due or begun:
-                given = [_named(one.given(size), name) for name, one in due]
+            pending = [(name, one) for name, one in pending if due[name] is None]
+            given = [_named(one, name) for name, one in due.items() if one is not None]
+            if given and not begun and before is not None:
+                session.step(before)  # motion helps to tell what is pointed at
+            if given or begun:
                 masks = session.step(frame.image, given)
                 store.write(frame.index, _union(masks, size))
-                if due:
-                    begun[frame.index] = [_small(masks[name], name, working) for name, _ in due]
-            count = frame.index + 1
+                if given:
+                    begun[frame.index] = [_small(masks[name], name, working) for name in map(_id, given)]
+            before, count = frame.image, frame.index + 1
             if progress is not None:
                 progress(count, video.info.frames)
         if pending:
@@ -149,6 +155,21 @@ def _follow_back(spool: RecordFile, begun: dict[int, list[Given]], store: MaskSt
         small = np.any(list(masks.values()), axis=0)
         if small.any():
             store.write(number, store.read(number) | _enlarged(small, store.size))
+
+
+def _given(
+    target: Target, frame: VideoFrame, rate: Fraction, size: tuple[int, int], detector: MovingDetector
+) -> Given | None:
+    """A thing as it is followed, in the frame it is pointed at in."""
+    if target.moving:
+        mask = detector.step(frame.image)
+        return None if mask is None or not mask.any() else Given(mask=mask)
+    return target.given(size) if target.is_in(frame, rate) else None
+
+
+def _id(given: Given) -> int:
+    assert given.id is not None
+    return given.id
 
 
 def _named(given: Given, name: int) -> Given:
@@ -185,6 +206,11 @@ def _unpacked(content: bytes) -> NDArray[np.uint8]:
 
 
 def _after_end(target: Target, count: int, rate: Fraction) -> str:
+    if target.moving:
+        return (
+            f"nothing was found in the clip's {count} frames that moves by itself. Point at the thing with a box or a "
+            "click."
+        )
     where = f"frame {target.frame}" if target.frame is not None else f"{float(target.time):g} s"
     return (
         f"a thing is pointed at in {where}, but the clip has {count} frames, {float(count / rate):.2f} s. Point at an "

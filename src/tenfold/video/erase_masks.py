@@ -14,6 +14,7 @@ from tenfold.data.video import Damage, VideoReader
 from tenfold.errors import UsageError
 from tenfold.video.erase_follow import Target, follow_targets
 from tenfold.video.mask_store import MaskStore
+from tenfold.video.track_masks import TrackMasks
 
 Follows = Callable[[int, int | None], None]
 
@@ -26,6 +27,8 @@ class What:
         targets: things pointed at in single frames, which are followed through the clip.
         masks: masks for all frames; see tenfold.data.clip_video.ClipMasks.
         stored: the file of a MaskStore, for masks that were followed before.
+        tracks: file of tracks, such as `tenfold segment` writes.
+        ids: of the tracks that are to go; none means all.
 
     With none of them, the masks beside the frames of a clip in a folder are taken.
 
@@ -36,9 +39,13 @@ class What:
     targets: tuple[Target, ...] = ()
     masks: Path | None = None
     stored: Path | None = None
+    tracks: Path | None = None
+    ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if sum(map(bool, (self.targets, self.masks, self.stored))) > 1:
+        if self.ids and self.tracks is None:
+            raise UsageError("ids are those of tracks; name the file with them (--tracks FILE), or leave the ids out.")
+        if sum(map(bool, (self.targets, self.masks, self.stored, self.tracks))) > 1:
             raise UsageError(
                 "what is to go is said in more than one way; give masks for all frames, or point at things."
             )
@@ -47,8 +54,8 @@ class What:
         """All that the masks follow from, as JSON values."""
         from tenfold.video.erase_work import stamp
 
-        files = [stamp(path) for path in (self.masks, self.stored) if path is not None]
-        return [*files, *(target.asked() for target in self.targets)]
+        files = [stamp(path) for path in (self.masks, self.stored, self.tracks) if path]
+        return [*files, list(self.ids), *(target.asked() for target in self.targets)]
 
 
 @contextmanager
@@ -90,11 +97,13 @@ def open_masks(
     elif what.stored is not None:
         with MaskStore(what.stored, size) as store:
             yield store
+    elif what.tracks is not None:
+        yield TrackMasks(what.tracks, what.ids, size)
     else:
         if what.masks is None and not (isinstance(video, PictureVideo) and video.clip.masks):
             raise UsageError(
                 "what is to be erased? Point at it with --box or --click, give its mask in one frame (--mask) or in "
-                "all (--masks), or take what moves most (--moving)."
+                "all (--masks), name tracks (--tracks), or take what moves most (--moving)."
             )
         with ClipMasks(what.masks, video, damage=damage) as masks:
             yield masks

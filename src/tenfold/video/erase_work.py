@@ -74,6 +74,8 @@ class EraseWork:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not self.pieces and not self.masks_path.exists():
+            self.discard()  # there is nothing to go on from
         self._lock.close()
 
     @property

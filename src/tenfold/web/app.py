@@ -1,4 +1,4 @@
-"""The addresses of the server: pages, clips, jobs, pictures, events. Nothing from a client is taken for a path or URL."""
+"""The addresses of the server: pages, clips, jobs, pictures, events. No part of a request is taken for a path."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tenfold.errors import UsageError
@@ -175,6 +176,9 @@ class Queue:
             "clip_frames": self._settings.clip_frames,
         }
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        if "PYTHONPATH" in environment:  # the child starts in another folder
+            parts = [str(Path(part).resolve()) for part in environment["PYTHONPATH"].split(os.pathsep) if part]
+            environment["PYTHONPATH"] = os.pathsep.join(parts)
         process = await asyncio.create_subprocess_exec(
             *WORKER,
             cwd=self._store.path(job),

@@ -111,6 +111,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
         path, method = scope["path"], scope["method"]
+        if not path.startswith("/"):
+            return PlainTextResponse("There is no such address.", 404)
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return PlainTextResponse("This server does not answer to that name.", 421)

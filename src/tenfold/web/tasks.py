@@ -69,7 +69,7 @@ def follow(
     path.unlink(missing_ok=True)
     with VideoReader(folders["clip"] / SOURCE, damage="skip") as video:
         width, height = video.info.width, video.info.height
-        targets = []
+        targets = [] if request["marks"] else [Target(moving=True)]
         for mark in request["marks"]:
             if mark["point"] is not None:
                 x, y = mark["point"]
