@@ -127,7 +127,7 @@ def main() -> None:
                 runs.append(judge(arguments.table, task, kind, seed))
                 write_record(
                     arguments.results,
-                    {"command": "ncp_predictors.py", **machine(), "published": PUBLISHED, "runs": runs},
+                    {"command": "ncp_predictors.py", "machine": machine(), "published": PUBLISHED, "runs": runs},
                 )
                 print(f"{task} {kind} seed {seed}: tau {runs[-1]['kendall']:.3f}", flush=True)
 

@@ -282,7 +282,7 @@ def main() -> None:
         record |= json.loads(arguments.results.read_text())
 
     def keep() -> None:
-        write_record(arguments.results, {**record, "command": "ncp_search.py", **machine()})
+        write_record(arguments.results, {**record, "command": "ncp_search.py", "machine": machine()})
         draw(record)
 
     for name, seed in missing([(name, seed) for seed in SEEDS for name in QUERIES], record["curves"], "name", "seed"):

@@ -14,6 +14,7 @@ from typing import Any
 from markdown_tables import spread, table, where
 from write_deepvit import deepvit_cifar10, reattention
 from write_inpainting import erase, inpainting, inpainting_speed
+from write_searches import ncp_predictors, ncp_search
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
@@ -371,6 +372,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("lightnl", "LightNL against the conventional block, and AutoNL", lightnl),
     ("deepvit_cifar10", "DeepViT against plain vision transformers", deepvit_cifar10),
     ("reattention", "Re-attention beside plain attention", reattention),
+    ("ncp_predictors", "Predictors on NAS-Bench-MR", ncp_predictors),
+    ("ncp_search", "Searches at the same number of measurements", ncp_search),
     ("inpainting", "Video inpainting without a network", inpainting),
     ("inpainting_speed", "What `tenfold inpaint` costs a process", inpainting_speed),
     ("erase", "Erasing: how near to the truth, how fast, in what memory", erase),

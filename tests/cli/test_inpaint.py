@@ -220,7 +220,7 @@ def test_the_authors_checkpoint_is_known_by_its_names(tenfold, clip, tmp_path, m
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--network", "tsam_tiny"), "--network tsam_tiny is not trained"),
+        (("--network", "tsam_small"), "--network tsam_small is not trained"),
         (("--network", "resnet18"), "resnet18 takes images and fills no video"),
         (("--network", "tsam_tyni"), "Did you mean tsam_tiny"),
         (("--network", "none.safetensors"), "there is no artifact at none.safetensors"),

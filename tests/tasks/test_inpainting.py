@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torchvision.models.vgg import cfgs, make_layers
 
 from inpainting_data import TinyFiller, write_clip, write_photographs
 from tenfold import tasks
@@ -120,8 +122,25 @@ def test_loss_is_the_error_of_what_was_to_be_filled_and_a_part_of_the_rest(data)
     assert open_task(data, outside=0.5).loss(answer, targets) == pytest.approx(float(expected) + 0.125)
     squared = open_task(data, outside=0.0, error="l2").loss(answer, targets)
     assert squared == pytest.approx(float(((0.5 - truth) ** 2)[rest.expand_as(truth)].mean()))
+    # The authors' loss is that of composited frames, over all pixels; their second stage counts the hole 7 times.
+    release = open_task(data, error="release", masked=6).loss(answer, targets)
+    assert release == pytest.approx(7 * float(expected) / 2, rel=1e-5)
     none = WindowTargets(truth, truth, truth, torch.zeros_like(rest), rest, nothing, nothing[:, :, :1] > 0)
     assert open_task(data).loss(torch.zeros_like(truth), none) == 0
+
+
+def test_features_of_vgg_join_the_loss_where_there_are_weights(data, tmp_path):
+    torch.manual_seed(0)
+    layers = make_layers(cfgs["D"][:13])
+    save_file({f"features.{name}": value for name, value in layers.state_dict().items()}, tmp_path / "vgg.safetensors")
+    options = {"error": "release", "vgg": str(tmp_path / "vgg.safetensors")}
+    plain, full = open_task(data, error="release"), open_task(data, perceptual=1, style=2, **options)
+    targets = next(iter(plain.eval_batches(batch_size=1)))[1]
+    answer = torch.zeros_like(targets.truth, requires_grad=True)
+    assert full.loss(answer, targets) > plain.loss(answer, targets)
+    full.loss(answer, targets).backward()
+    assert answer.grad[targets.rest.expand_as(answer)].abs().sum() > 0
+    assert "vgg" not in str(full.describe())
 
 
 def test_the_answer_is_added_to_the_smooth_filling_or_stands_alone(task, data):
@@ -194,7 +213,9 @@ def test_pictures_show_what_was_done(task):
         ({"error": "l3"}, UnknownNameError, "error 'l3'"),
         ({"base": "grey"}, UnknownNameError, "base 'grey'"),
         ({"flow": "true"}, UnknownNameError, "flow 'true'"),
-        ({"outside": -1}, UsageError, "outside is -1; allowed is 0 to 100"),
+        ({"outside": -1}, UsageError, "outside is -1; allowed is 0 to 1000"),
+        ({"masked": 6}, UsageError, 'masked is 6: only error = "release" has it'),
+        ({"style": 2}, UsageError, "perceptual and style losses need VGG's weights: vgg=FILE"),
         ({"cache": "x"}, UsageError, "a cache needs a number of variants, such as variants=2"),
         ({"variants": 0}, UsageError, "variants is 0"),
         ({"eval_clips": ["judge"]}, UnknownNameError, "clip 'judge'.*judged"),

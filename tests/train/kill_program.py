@@ -14,8 +14,12 @@ import time
 import traceback
 from pathlib import Path
 
+import torch
+
 import tenfold.train.checkpoints as checkpoints_module
-from tenfold.methods import SAT, FracBits
+from inpainting_data import TinyFiller, write_clip, write_photographs
+from tenfold import tasks
+from tenfold.methods import SAT, Adversarial, FracBits
 from tenfold.train import fit
 from train.toy_training import ToyTask, toy_config, toy_network
 
@@ -25,7 +29,9 @@ METHODS = {
     "sat": lambda: [SAT(w_bits=4, a_bits=4)],
     # Freezes half-way, so that kills hit the search as well as what comes after it.
     "fracbits": lambda: [FracBits(like=4, weight_bits="kernel", w_range=(1, 8), search_share=0.5)],
+    "adversarial": lambda: [Adversarial(channels=4, weight=0.1)],  # which trains a network of its own
 }
+FILLING = {"batch_size": 2, "mixup": 0.0, "optimizer": "adamw", "lr": 0.003}
 SLOWNESS = 0.1
 
 
@@ -37,19 +43,35 @@ def train(run_dir, announce=None):
     try:
         if announce is not None:
             slow_down_saving(announce)
-        fit(
-            toy_network(),
-            ToyTask(train_images=160),
-            METHODS[sys.argv[4]](),
-            config=toy_config(**CONFIG),
-            run_dir=run_dir,
-            resume=True,
-            quiet=True,
-        )
+        network, task, changes = toy_network(), ToyTask(train_images=160), {}
+        if sys.argv[4] == "adversarial":
+            torch.manual_seed(0)
+            network, task, changes = TinyFiller(), filling_task(Path(sys.argv[1])), FILLING
+        config = toy_config(**CONFIG | changes)
+        fit(network, task, METHODS[sys.argv[4]](), config=config, run_dir=run_dir, resume=True, quiet=True)
         os._exit(0)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
+
+
+def filling_task(folder):
+    """Holes in video simulated from twenty photographs: ten steps an epoch."""
+    if not (folder / "data").exists():
+        write_photographs(folder / "data/stills", 20)
+        write_clip(folder / "data/clips/judged")
+    return tasks.create(
+        "inpaint",
+        data=str(folder / "data/clips"),
+        photographs=str(folder / "data/stills"),
+        image_size=32,
+        lengths=[2, 3],
+        holes="stationary",
+        eval_clips=["judged"],
+        eval_fraction=0.0,
+        variants=1,
+        cache=str(folder / "data/windows"),
+    )
 
 
 def slow_down_saving(announce):

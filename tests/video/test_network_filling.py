@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tenfold.errors import ShapeError, UsageError
-from tenfold.video import InpaintOptions, PairFlow, Window, inpaint_frames
-from tenfold.video.network_filling import NetworkFilling, network_inputs
+from tenfold.video import InpaintOptions, PairFlow, SmoothFilling, Window, inpaint_frames
+from tenfold.video.network_filling import NetworkFilling, network_inputs, over_smooth
 from tenfold.video.provenance import INVENTED, REPAIRED
 
 
@@ -53,6 +53,17 @@ def test_the_answer_goes_into_the_rest_alone_and_into_a_seam_where_one_is_allowe
         np.testing.assert_array_equal(filled.frames[kept], window.frames[wanted][kept])
         assert filled.repaired.sum() == 3 * seam * 11
         assert not (filled.repaired & ~window.copied[wanted]).any()
+
+
+def test_a_network_that_adds_to_the_smooth_filling_gives_it_where_it_adds_nothing():
+    window = window_of()
+    nothing = NetworkFilling(over_smooth(painting(0.0)), context=1).fill(window)
+    smooth = SmoothFilling(context=1).fill(window)
+    at = window.rest[1:4]
+    np.testing.assert_array_equal(nothing.frames[at], smooth.frames[at])
+    brighter = NetworkFilling(over_smooth(painting(20 / 255)), context=1).fill(window)
+    expected = np.minimum(smooth.frames[at].astype(int) + 20, 255)
+    np.testing.assert_array_equal(brighter.frames[at], expected)
 
 
 def test_only_the_box_of_what_is_left_is_seen():

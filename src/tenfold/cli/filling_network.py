@@ -44,10 +44,16 @@ def make_filling(network: str | None, weights: Path | None, *, seam: int, device
 
 
 def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
+    from tenfold.models import packaged_weights
+    from tenfold.video.network_filling import over_smooth
     from tenfold.video.network_runs import run_file, run_module
 
     if not (is_file_name(network) or Path(network).is_dir()):
-        return run_module(_by_name(network, weights), device)
+        _check_takes_windows(network)
+        packaged = packaged_weights(network) if weights is None else None
+        if packaged is None:
+            return run_module(_by_name(network, weights), device)
+        network = str(packaged)
     if weights is not None:
         raise UsageError(f"--network-weights does not go with {network}: a file brings its weights. Leave it out.")
     if network.endswith(ONNX_SUFFIX):
@@ -57,13 +63,13 @@ def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
     loaded, header = open_artifact(network)
     described = header.get("architecture") or {}
     _check_takes_windows(str(described.get("name", network)))
-    return run_module(loaded, device)
+    run = run_module(loaded, device)
+    return over_smooth(run) if header.get("task", {}).get("base") == "smooth" else run
 
 
 def _by_name(name: str, weights: Path | None) -> nn.Module:
     from tenfold import models
 
-    _check_takes_windows(name)
     if weights is None:
         raise UsageError(
             f"--network {name} is not trained. Give its weights with --network-weights, or name the artifact of a "

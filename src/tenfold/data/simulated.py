@@ -124,6 +124,40 @@ def simulate_clip(
     )
 
 
+def move_over(
+    photograph: Image.Image,
+    masks: Sequence[Image.Image],
+    frames: int,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    motion: Motion | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A camera's clip of one photograph, with the objects in it.
+
+    Args:
+        photograph: upright RGB image.
+        masks: where its objects are, 0 or 255, of its size.
+        frames: number of frames.
+        height: of a frame in pixels.
+        width: of a frame in pixels.
+        rng: source of all choices.
+        motion: of the camera, its light and its noise.
+
+    Returns:
+        Frames uint8 (T, H, W, 3), and masks bool (T, N, H, W).
+    """
+    motion = motion or Motion()
+    picture = _fitting(photograph, height, width, float(rng.uniform(_LEAST_ROOM, _MOST_ROOM)))
+    camera = _camera_path(picture.size, frames, (height, width), rng, motion)
+    seen = np.zeros((frames, len(masks), height, width), np.bool_)
+    for number, mask in enumerate(masks):
+        alike = mask.resize(picture.size, Image.Resampling.BILINEAR)
+        seen[:, number] = warped(alike, camera, (height, width)) >= 128
+    look = _lighting(frames, rng, motion)
+    return _exposed(warped(picture, camera, (height, width)), look, motion, rng), seen
+
+
 def _fitting(photograph: Image.Image, height: int, width: int, room: float) -> Image.Image:
     """The photograph at a size of which a frame takes 1/room, or more where that would blur a small one."""
     tight = max(height / photograph.height, width / photograph.width)

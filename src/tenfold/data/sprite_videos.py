@@ -136,7 +136,7 @@ def make_sprite_video(
         masks[time, visible < np.maximum(_LEAST_VISIBLE_PIXELS, _LEAST_VISIBLE_PART * areas)] = False
     degraded = _runs_kept_short(camera.random(settings.frames) < settings.degraded)
     for time in np.flatnonzero(degraded).tolist():
-        frames[time] = _degraded(frames[time], camera)
+        frames[time] = degraded_frame(frames[time], camera)
     labels = np.array([sprite.label for sprite in sprites], np.int64)
     return SpriteVideo(frames, sharp, masks, labels, degraded, faded, lookalikes)
 
@@ -293,8 +293,8 @@ def _runs_kept_short(wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return kept
 
 
-def _degraded(frame: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blur along a line of 7 to 15 pixels, noise of deviation 0.1 to 0.25, contrast times 0.3 to 0.7: one or more."""
+def degraded_frame(frame: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A frame blurred along 7 to 15 pixels, noisy by 0.1 to 0.25, or with contrast times 0.3 to 0.7; or more of it."""
     chosen = rng.random(3) < 0.5
     if not chosen.any():
         chosen[rng.integers(3)] = True

@@ -174,7 +174,7 @@ def load_cut_outs(annotations: str | Path, count: int = 20, least_area: int = _L
         DataError: if the file is damaged, or has too few objects.
     """
     path = Path(annotations)
-    content = _coco_file(path)
+    content = coco_file(path)
     images = {image["id"]: image for image in content["images"]}
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     found: list[CutOut] = []
@@ -200,7 +200,13 @@ def load_cut_outs(annotations: str | Path, count: int = 20, least_area: int = _L
     )
 
 
-def _coco_file(path: Path) -> dict[str, Any]:
+def coco_file(path: Path) -> dict[str, Any]:
+    """The content of a COCO file.
+
+    Raises:
+        MissingDataError: if it is not there.
+        DataError: if it is damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         for key in ("images", "annotations", "categories"):

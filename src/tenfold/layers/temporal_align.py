@@ -178,7 +178,7 @@ class WholeClip:
 
     def __init__(self, frames: int, flows: Flows | None, *, mode: Mode = "exact", edge: Edge = "zero") -> None:
         self._frames, self._flows, self._mode, self._edge = frames, flows, mode, edge
-        self._pairs: dict[tuple[int, int], Pairs] = {}
+        self._pairs: dict[str, Pairs] = {}
 
     def shift(self, layer: nn.Module, x: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
         """The map with a part 1 / divisor of its channels from the next frame and as many from the frame before.
@@ -207,9 +207,10 @@ class WholeClip:
     def _at(self, size: tuple[int, int]) -> Pairs | None:
         if self._flows is None or self._frames == 1:
             return None
-        if size not in self._pairs:  # a network has many layers of one size
-            self._pairs[size] = pairs_at(self._flows, size, self._mode)
-        return self._pairs[size]
+        key = str(size)  # the symbols that stand for sizes during an export have no hash
+        if key not in self._pairs:  # a network has many layers of one size
+            self._pairs[key] = pairs_at(self._flows, size, self._mode)
+        return self._pairs[key]
 
 
 def check_flows(flows: Flows, frames: Tensor) -> None:

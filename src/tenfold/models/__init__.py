@@ -29,10 +29,12 @@ from tenfold.models.deepvit import load_official_deepvit
 from tenfold.models.entry import ModelFacts
 from tenfold.models.feature_maps import FeatureMaps, feature_maps
 from tenfold.models.multires_names import load_official_multires, official_multires_names
+from tenfold.models.packaged import list_packaged, packaged_weights
 from tenfold.models.registry import facts, list_models, register
 from tenfold.models.segmenter import Segmenter, for_pixels
 from tenfold.models.tsam import NetworkArguments, PackedWindow, composited
 from tenfold.models.tsam_names import is_official_tsam, load_official_tsam, official_tsam_names
+from tenfold.models.tsam_stream import TsamStream
 from tenfold.models.weights import load_by_position, official_mobilenet_v2_name, read_checkpoint
 from tenfold.models.with_reattention import reattention
 
@@ -47,6 +49,7 @@ __all__ = [
     "NetworkArguments",
     "PackedWindow",
     "Segmenter",
+    "TsamStream",
     "build",
     "composited",
     "facts",
@@ -54,6 +57,7 @@ __all__ = [
     "for_pixels",
     "is_official_tsam",
     "list_models",
+    "list_packaged",
     "load_by_position",
     "load_official_atomnas",
     "load_official_autonl",
@@ -65,6 +69,7 @@ __all__ = [
     "official_mobilenet_v2_name",
     "official_multires_names",
     "official_tsam_names",
+    "packaged_weights",
     "read_checkpoint",
     "read_official_blocks",
     "reattention",

@@ -53,6 +53,7 @@ def compfeat(
     supports: Annotated[int, Field(ge=1, le=16)] = 3,
     support_stride: Annotated[int, Field(ge=1, le=100)] = 1,
     memory: Annotated[int, Field(ge=1, le=1000)] = 20,
+    detached_supports: bool = False,
     frozen_norm: bool = False,
     pretrained: bool = False,
 ) -> nn.Module:
@@ -85,6 +86,7 @@ def compfeat(
         supports=supports,
         support_stride=support_stride,
         memory=memory,
+        detached_supports=detached_supports,
         frozen_norm=frozen_norm,
     )
     standard: tuple[Sequence[float], Sequence[float]] | None = _STANDARDS.get(network)
@@ -110,6 +112,7 @@ def compfeat_r50(
     tracker: Literal["correlation", "fc"] = "correlation",
     scope: Scope = "global",
     memory: Annotated[int, Field(ge=1, le=1000)] = 20,
+    detached_supports: bool = False,
     frozen_norm: bool = False,
 ) -> nn.Module:
     """CompFeat as published, on ResNet-50; 40 classes of YouTube-VIS."""
@@ -130,6 +133,7 @@ def compfeat_r50(
         object_inner=128,
         scope=scope,
         memory=memory,
+        detached_supports=detached_supports,
         frozen_norm=frozen_norm,
     )
 
@@ -151,6 +155,7 @@ def compfeat_small(
     tracker: Literal["correlation", "fc"] = "correlation",
     scope: Scope = "global",
     memory: Annotated[int, Field(ge=1, le=1000)] = 20,
+    detached_supports: bool = False,
     frozen_norm: bool = False,
 ) -> nn.Module:
     """CompFeat on ResNet-18 with a pyramid of 128 channels."""
@@ -167,6 +172,7 @@ def compfeat_small(
         object_inner=64,
         scope=scope,
         memory=memory,
+        detached_supports=detached_supports,
         frozen_norm=frozen_norm,
     )
 
@@ -188,6 +194,7 @@ def compfeat_tiny(
     tracker: Literal["correlation", "fc"] = "correlation",
     scope: Scope = "global",
     memory: Annotated[int, Field(ge=1, le=1000)] = 20,
+    detached_supports: bool = False,
     frozen_norm: bool = False,
     pretrained: bool = False,
 ) -> nn.Module:
@@ -204,6 +211,7 @@ def compfeat_tiny(
         inner=48,
         scope=scope,
         memory=memory,
+        detached_supports=detached_supports,
         frozen_norm=frozen_norm,
         pretrained=pretrained,
     )

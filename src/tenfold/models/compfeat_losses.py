@@ -53,21 +53,17 @@ def losses(network: CompFeat, frames: Tensor, truth: Truth) -> Tensor:
     """
     batch, count = frames.shape[:2]
     size = (frames.shape[-2], frames.shape[-1])
-    padded = network._prepared(frames.flatten(0, 1))
-    every = [one.unflatten(0, (batch, count)) for one in network.backbone(padded)]  # (B, 2 + S, C, h, w)
-    current = [one[:, 0] for one in every]
+    pair = [one.unflatten(0, (batch, 2)) for one in _maps(network, frames[:, :2])]  # (B, 2, C, h, w)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not network.settings.detached_supports):
+        around = _maps(network, frames[:, 2:])
+        supports = network._pyramid(around)[:-1] if network._keeps else []
+    around, supports = ([one.unflatten(0, (batch, count - 2)) for one in maps] for maps in (around, supports))
+    current = [one[:, 0] for one in pair]
     inside = network._inside(current, size)
     at = [network.strides.index(stride) for stride in network.settings.frames]
-    refined = network._refined(current, [every[place][:, 2:] for place in at], truth.filled, inside)
-    # One pass through the pyramid for all of them.
-    others = count - 1 if network._keeps else 1
-    together = [
-        torch.cat([one, plain[:, 1 : 1 + others].flatten(0, 1)]) for one, plain in zip(refined, every, strict=True)
-    ]
-    maps = network._pyramid(together)
-    whole = [one[:batch] for one in maps]
-    plain = [one[batch:].unflatten(0, (batch, others)) for one in maps[:-1]]
-    reference, supports = [one[:, 0] for one in plain], [one[:, 1:] for one in plain]
+    refined = network._refined(current, [around[place] for place in at], truth.filled, inside)
+    maps = network._pyramid([torch.cat([one, plain[:, 1]]) for one, plain in zip(refined, pair, strict=True)])
+    whole, reference = [one[:batch] for one in maps], [one[batch:] for one in maps[:-1]]
 
     targets = [
         {
@@ -79,7 +75,7 @@ def losses(network: CompFeat, frames: Tensor, truth: Truth) -> Tensor:
         for item, here in enumerate(truth.here)
     ]
     strides = [*network.strides, 2 * network.strides[-1]]
-    images = ImageList(padded.unflatten(0, (batch, count))[:, 0], [size] * batch)
+    images = ImageList(network._prepared(frames[:, 0]), [size] * batch)
     heads, asked = network.heads, network.proposals
     # torchvision gives losses in training mode only, and of these modules it has no other meaning.
     was_training, asked.training = asked.training, True
@@ -101,6 +97,12 @@ def losses(network: CompFeat, frames: Tensor, truth: Truth) -> Tensor:
     return torch.stack(
         [first["loss_objectness"], first["loss_rpn_box_reg"], class_loss, box_loss, mask_loss, identity, place]
     )
+
+
+def _maps(network: CompFeat, frames: Tensor) -> list[Tensor]:
+    """The backbone's maps of frames (B, T, C, H, W), each (B T, C, h, w)."""
+    maps: list[Tensor] = network.backbone(network._prepared(frames.flatten(0, 1)))
+    return maps
 
 
 def _mask_loss(

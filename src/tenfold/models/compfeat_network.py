@@ -59,6 +59,8 @@ class CompFeatSettings:
         supports: how many frames before are looked at.
         support_stride: every so many frames one is kept for being looked at.
         memory: identities that can be known at once.
+        detached_supports: whether gradients do not flow through support frames, which saves training time and memory;
+            what reads them learns nevertheless.
         frozen_norm: whether the statistics of the backbone's batch norms stay as they are in training.
     """
 
@@ -73,6 +75,7 @@ class CompFeatSettings:
     supports: int = 3
     support_stride: int = 1
     memory: int = 20
+    detached_supports: bool = False
     frozen_norm: bool = False
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tenfold.errors import ShapeError
 from tenfold.layers.gated import GatedConv2d
 from tenfold.layers.temporal_align import Edge, Flows, Mode, WholeClip, check_flows
+from tenfold.models.packaged import load_packaged
 from tenfold.models.registry import register
 from tenfold.models.tsam_parts import Clock, Decoder, Encoder
 
@@ -65,6 +66,8 @@ class Tsam(nn.Module):
         mode: how flow is followed.
         edge: what stands in for the neighbours before the first and behind the last frame.
         shift: "plain" leaves the flows alone: the TSM twin.
+        quiet_start: begin with an answer of zero everywhere, for a network that corrects a filling which is there
+            already. From the usual start its first corrections are so wrong that the last gate shuts for good.
     """
 
     multiple = MULTIPLE
@@ -79,12 +82,15 @@ class Tsam(nn.Module):
         mode: Mode = "exact",
         edge: Edge = "zero",
         shift: Shift = "aligned",
+        quiet_start: bool = False,
     ) -> None:
         super().__init__()
         self.mode, self.edge, self.shift_kind = mode, edge, shift
         self.encoder = Encoder(stem, planes, blocks)
         self.decoder = Decoder([4 * planes * 2**stage for stage in range(4)], decoder)
         initialise_tsam(self)
+        if quiet_start:
+            nn.init.zeros_(self.decoder.last.conv.feature.weight)
 
     def forward(
         self,
@@ -126,7 +132,8 @@ class Tsam(nn.Module):
         """
         seen = torch.cat((frames * known, known, copied), 2)  # (B, T, 5, H, W)
         painted = self.decoder(self.encoder(seen.flatten(0, 1), clock), clock)
-        return painted.unflatten(0, (frames.shape[0], -1))
+        batch = frames.shape[0]
+        return painted.unflatten(0, (batch, painted.shape[0] // batch))  # a stream may have none ready
 
     def example_inputs(self, shape: tuple[int, int, int], frames: int = 1) -> NetworkArguments:
         """Inputs of the right form: grey frames with all known, and no motion.
@@ -250,10 +257,18 @@ def tsam(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
+    quiet_start: bool = False,
 ) -> Tsam:
     """TSAM in the authors' size; for their weights say mode="compat"."""
     return Tsam(
-        stem=(stem, stem_kernel), planes=planes, blocks=blocks, decoder=decoder, mode=mode, edge=edge, shift=shift
+        stem=(stem, stem_kernel),
+        planes=planes,
+        blocks=blocks,
+        decoder=decoder,
+        mode=mode,
+        edge=edge,
+        shift=shift,
+        quiet_start=quiet_start,
     )
 
 
@@ -275,6 +290,7 @@ def tsam_small(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
+    quiet_start: bool = False,
 ) -> Tsam:
     """TSAM that fills video on a CPU: a quarter of the channels, half of the blocks."""
     return tsam(
@@ -286,6 +302,7 @@ def tsam_small(
         mode=mode,
         edge=edge,
         shift=shift,
+        quiet_start=quiet_start,
     )
 
 
@@ -307,9 +324,11 @@ def tsam_tiny(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
+    quiet_start: bool = False,
+    pretrained: bool = False,
 ) -> Tsam:
     """TSAM for trying things out: an eighth of the channels, half of the blocks."""
-    return tsam(
+    network = tsam(
         planes=planes,
         blocks=blocks,
         decoder=decoder,
@@ -318,4 +337,8 @@ def tsam_tiny(
         mode=mode,
         edge=edge,
         shift=shift,
+        quiet_start=quiet_start,
     )
+    if pretrained:
+        load_packaged(network, "tsam_tiny")
+    return network

@@ -3,6 +3,8 @@
 from tenfold.tasks.classification import Classification, classify
 from tenfold.tasks.inpainting import Inpainting
 from tenfold.tasks.inpainting_creation import inpaint
+from tenfold.tasks.instance_creation import track
+from tenfold.tasks.instances import VideoInstances
 from tenfold.tasks.registry import create, list_tasks, register, reopen
 from tenfold.tasks.segmentation import Segmentation, segment
 from tenfold.tasks.task import Picture, Task
@@ -13,6 +15,7 @@ __all__ = [
     "Picture",
     "Segmentation",
     "Task",
+    "VideoInstances",
     "classify",
     "create",
     "inpaint",
@@ -20,4 +23,5 @@ __all__ = [
     "register",
     "reopen",
     "segment",
+    "track",
 ]

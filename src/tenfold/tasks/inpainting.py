@@ -17,14 +17,13 @@ from tenfold.errors import DataError
 from tenfold.models.tsam import NetworkArguments
 from tenfold.tasks.epochs import batches_per_epoch, check_positive, check_subset, evaluation_rows, training_rows
 from tenfold.tasks.inpainting_batches import WindowTargets, stack_windows
-from tenfold.tasks.inpainting_losses import l1_by_area, l2_by_area
+from tenfold.tasks.inpainting_objective import Objective
 from tenfold.tasks.inpainting_windows import PreparedWindow, WindowMaker
 from tenfold.tasks.task import Picture, Task
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-Error = Literal["l1", "l2"]
 Base = Literal["smooth", "none"]
 
 _ILLUSTRATIONS, _SHOWN_FRAMES = 4, 5
@@ -41,8 +40,7 @@ class Inpainting(Task):
         evaluation: makes the windows to judge by, each the same every time.
         lengths: frames of a window; each batch takes one of them by lot.
         base: what the answer is added to: the smooth filling of the rest, or nothing.
-        error: "l1" for absolute errors, "l2" for squared ones.
-        outside: weight of the error on pixels that are known or copied, beside 1 for those to be filled.
+        objective: the loss.
         variants: different windows made of each row, one an epoch in turn; None makes new ones in every epoch.
         flip: mirror half of the training windows, and turn half of them around in time.
         subset: train on so many rows only; None for all.
@@ -65,8 +63,7 @@ class Inpainting(Task):
         *,
         lengths: Sequence[int],
         base: Base = "smooth",
-        error: Error = "l1",
-        outside: float = 0.1,
+        objective: Objective | None = None,
         variants: int | None = None,
         flip: bool = True,
         subset: int | None = None,
@@ -74,7 +71,7 @@ class Inpainting(Task):
     ) -> None:
         self.train, self.evaluation = train, evaluation
         self.input_shape = (3, *train.size)
-        self.lengths, self.base, self.error, self.outside = tuple(lengths), base, error, outside
+        self.lengths, self.base, self.objective = tuple(lengths), base, objective or Objective()
         self.variants, self.flip = variants, flip
         self._facts = dict(facts or {})
         count = len(train.sources)
@@ -166,17 +163,14 @@ class Inpainting(Task):
         return prefetch(lambda rows: self._judged(rows.tolist()), batches, workers)
 
     def loss(self, outputs: Tensor, targets: WindowTargets, *, label_smoothing: float = 0.0) -> Tensor:
-        """Error of the pixels to be filled, by their number, plus `outside` times that of all others, by theirs.
-
-        Source: STTN, arXiv 2007.10247, equations 6 and 7 ("L1 in the hole / mean(hole) + L1 outside / mean(valid)").
+        """See `tenfold.tasks.inpainting_objective.Objective`.
 
         Args:
             outputs: what the network gave, (B, T, 3, H, W).
             targets: of the batch.
-            label_smoothing: must be 0; there are no labels.
+            label_smoothing: without meaning here; there are no labels.
         """
-        error = l1_by_area if self.error == "l1" else l2_by_area
-        return error(targets.painted(outputs), targets.truth, (~targets.rest).float(), outside=self.outside)
+        return self.objective(outputs, targets)
 
     def metrics(self) -> MetricCollection:
         """See `tenfold.tasks.inpainting_metrics.FillingQuality`."""
@@ -215,8 +209,7 @@ class Inpainting(Task):
             "frame_size": list(self.input_shape[1:]),
             "lengths": list(self.lengths),
             "base": self.base,
-            "error": self.error,
-            "outside": self.outside,
+            "objective": self.objective.to_dict(),
             "variants": self.variants,
             "flip": self.flip,
             **self._facts,

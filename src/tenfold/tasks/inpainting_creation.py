@@ -14,7 +14,8 @@ import numpy as np
 from tenfold.data.simulated import Motion
 from tenfold.errors import MissingDataError, ShapeError, UnknownNameError, UsageError
 from tenfold.tasks.epochs import check_positive
-from tenfold.tasks.inpainting import Base, Error, Inpainting
+from tenfold.tasks.inpainting import Base, Inpainting
+from tenfold.tasks.inpainting_objective import Error, Objective
 from tenfold.tasks.inpainting_sources import (
     Sources,
     find_photographs,
@@ -44,6 +45,10 @@ def inpaint(
     base: Base = "smooth",
     error: Error = "l1",
     outside: float = 0.1,
+    masked: float = 0.0,
+    perceptual: float = 0.0,
+    style: float = 0.0,
+    vgg: str | Path | None = None,
     motion: Mapping[str, float] | None = None,
     clip_windows: int = 1,
     variants: int | None = None,
@@ -69,8 +74,12 @@ def inpaint(
         estimator: of flow; see `tenfold.video.make_estimator`.
         propagate: copy from other frames first; without, the network fills whole holes, as the authors have it.
         base: "smooth" lets the network give what is to be added to the smooth filling, "none" the colours.
-        error: "l1" or "l2".
+        error: "l1", "l2" or "release"; see `tenfold.tasks.inpainting_objective.Objective`, also for what follows.
         outside: weight of the error on pixels that are known or copied.
+        masked: weight of the error in holes, with "release".
+        perceptual: weight of the perceptual loss.
+        style: weight of the style loss.
+        vgg: weights for these two.
         motion: of simulated video; fields of `tenfold.data.Motion`.
         clip_windows: rows made of each part of a clip; more let clips weigh more beside photographs.
         variants: different windows made of each row; None makes new ones in every epoch.
@@ -90,7 +99,15 @@ def inpaint(
     """
     size, counts = _size(image_size), sorted({lengths} if isinstance(lengths, int) else {*lengths})
     kinds = [holes] if isinstance(holes, str) else list(holes)
-    _check_options(counts, kinds, base=base, error=error, flow=flow, outside=outside)
+    _check_options(counts, kinds, base=base, flow=flow)
+    objective = Objective(
+        error=error,
+        outside=outside,
+        masked=masked,
+        perceptual=perceptual,
+        style=style,
+        vgg=None if vgg is None else str(vgg),
+    )
     if cache is not None and variants is None:
         raise UsageError("a cache needs a number of variants, such as variants=2; else it would grow in every epoch.")
     check_positive(clip_windows=clip_windows, variants=1 if variants is None else variants)
@@ -121,8 +138,7 @@ def inpaint(
         _maker(references, size, longest, settings, place),
         lengths=counts,
         base=base,
-        error=error,
-        outside=outside,
+        objective=objective,
         variants=variants,
         flip=flip,
         subset=subset,
@@ -141,8 +157,10 @@ def _reopen(described: Mapping[str, Any], data: str | Path | None) -> Inpainting
     sources = Sources(clips=parts_of(clips, counts[-1]), photographs=())
     maker = _maker(sources, size, counts[-1], settings, None)
     known = {"clips": [], "photographs": 0, "eval_clips": [clip.name for clip in clips], "eval_photographs": 0}
-    options = {name: described[name] for name in ("base", "error", "outside", "variants", "flip")}
-    return Inpainting(maker, maker, lengths=counts, facts={**settings, "data": known}, **options)
+    objective = Objective(**{**described["objective"], "perceptual": 0.0, "style": 0.0})  # VGG's weights are elsewhere
+    options = {name: described[name] for name in ("base", "variants", "flip")}
+    facts = {**settings, "data": known}
+    return Inpainting(maker, maker, lengths=counts, objective=objective, facts=facts, **options)
 
 
 register("inpaint", reopen=_reopen)(inpaint)
@@ -180,22 +198,14 @@ def _spread(
     return Sources(clips=parts, photographs=stills, tracks=tracks)
 
 
-def _check_options(
-    counts: Sequence[int], kinds: Sequence[str], *, base: str, error: str, flow: str, outside: float
-) -> None:
-    for name, value, allowed in (
-        ("base", base, get_args(Base)),
-        ("error", error, get_args(Error)),
-        ("flow", flow, get_args(FlowSource)),
-    ):
+def _check_options(counts: Sequence[int], kinds: Sequence[str], *, base: str, flow: str) -> None:
+    for name, value, allowed in (("base", base, get_args(Base)), ("flow", flow, get_args(FlowSource))):
         if value not in allowed:
             raise UnknownNameError(name, value, allowed)
     if not counts or counts[0] < 1:
         raise UsageError(f"lengths are {list(counts)}; needed is at least one whole number from 1.")
     if not kinds:
         raise UsageError(f"holes is empty; name at least one kind, such as {DEFAULT_HOLES[0]!r} or {TRACK!r}.")
-    if not 0 <= outside <= 100:
-        raise UsageError(f"outside is {outside}; allowed is 0 to 100.")
 
 
 def _motion(values: Mapping[str, Any]) -> Motion:

@@ -42,6 +42,7 @@ _HOMES = {
     "fill_as_released": "release_windows",
     "follow_frames": "follow",
     "make_estimator": "flow",
+    "over_smooth": "network_filling",
     "pair_flow": "flow",
     "read_provenance": "provenance",
     "run_file": "network_runs",

@@ -40,6 +40,22 @@ RunNetwork = Callable[[NetworkInputs], NDArray[np.float32]]
 """A network, in whichever runtime: gives frames (B, T, 3, H, W), nominally in 0..1."""
 
 
+def over_smooth(run: RunNetwork) -> RunNetwork:
+    """A network that was trained to say what is to be added to the smooth filling, as one that gives colours.
+
+    Args:
+        run: gives differences; see the option `base` of the task "inpaint".
+    """
+
+    def added(inputs: NetworkInputs) -> NDArray[np.float32]:
+        frames, holes = inputs.frames[0], inputs.known[0, :, 0] < 0.5
+        pictures = np.rint(np.moveaxis(frames, 1, -1) * 255).astype(np.uint8)
+        smooth = np.stack([filled_smoothly(one, hole) for one, hole in zip(pictures, holes, strict=True)])
+        return np.float32(1 / 255) * np.moveaxis(smooth, -1, 1)[None].astype(np.float32) + run(inputs)
+
+    return added
+
+
 class NetworkFilling:
     """Fills the rest of a window by a network; see `tenfold.video.filling.Filling`.
 
