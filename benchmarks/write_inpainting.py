@@ -66,11 +66,13 @@ def inpainting(record: dict[str, Any]) -> str:
             rows.append([method, *cells, f"{sum(one['cpu_seconds_a_frame'] for one in each) / len(each):.3f}"])
         cover = [f"{name}, {found[methods[0], kind]['coverage']:.0%}" for kind, name in _KINDS.items()]
         parts.append(f"### {size[1]} x {size[0]}\n\n" + table(["", *cover, "CPU seconds a frame"], rows))
-        rest = [[method, *(f"{found[method, kind]['rest_psnr']:.2f}" for kind in _KINDS)] for method in methods]
-        parts.append(
-            "PSNR of the pixels that two passes find in no frame, and that therefore are made up:\n\n"
-            + table(["", *_KINDS.values()], rest)
-        )
+        judged = [method for method in methods if all("rest_psnr" in found[method, kind] for kind in _KINDS)]
+        rest = [[method, *(f"{found[method, kind]['rest_psnr']:.2f}" for kind in _KINDS)] for method in judged]
+        if rest:
+            parts.append(
+                "PSNR of the pixels that two passes find in no frame, and that therefore are made up:\n\n"
+                + table(["", *_KINDS.values()], rest)
+            )
     return "\n\n".join(parts)
 
 

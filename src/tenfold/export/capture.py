@@ -241,7 +241,7 @@ def capture(network: nn.Module, example: Tensor) -> ir.Model:
     if example.shape[0] < least:
         example = example[:1].expand(least, *example.shape[1:])
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet_exporter():
             program = torch.onnx.export(
                 freeze(network),
                 (example.detach().float().cpu().contiguous(),),
@@ -284,7 +284,7 @@ def _reason(network: nn.Module, error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter's own notes, which do not concern our users, off their screen."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

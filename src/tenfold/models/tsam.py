@@ -67,8 +67,8 @@ class Tsam(nn.Module):
         mode: how flow is followed.
         edge: what stands in for the neighbours before the first and behind the last frame.
         shift: "plain" leaves the flows alone: the TSM twin.
-        quiet_start: begin with an answer of zero everywhere, for a network that corrects a filling which is there
-            already. From the usual start its first corrections are so wrong that the last gate shuts for good.
+        corrects: for a network that says what is to be added to a filling which is there already: the last layer has
+            no gate, which would learn to shut for good, and the first answer is zero everywhere.
     """
 
     multiple = MULTIPLE
@@ -83,14 +83,14 @@ class Tsam(nn.Module):
         mode: Mode = "exact",
         edge: Edge = "zero",
         shift: Shift = "aligned",
-        quiet_start: bool = False,
+        corrects: bool = False,
     ) -> None:
         super().__init__()
         self.mode, self.edge, self.shift_kind = mode, edge, shift
         self.encoder = Encoder(stem, planes, blocks)
-        self.decoder = Decoder([4 * planes * 2**stage for stage in range(4)], decoder)
+        self.decoder = Decoder([4 * planes * 2**stage for stage in range(4)], decoder, gated_end=not corrects)
         initialise_tsam(self)
-        if quiet_start:
+        if corrects:
             nn.init.zeros_(self.decoder.last.conv.feature.weight)
 
     def forward(
@@ -247,7 +247,7 @@ def initialise_tsam(network: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     for name, module in network.named_modules():
-        if isinstance(module, GatedConv2d) and name.startswith("encoder."):
+        if isinstance(module, GatedConv2d) and module.gate is not None and name.startswith("encoder."):
             with torch.no_grad():
                 module.gate.weight.copy_(module.feature.weight)
 
@@ -274,7 +274,7 @@ def tsam(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
-    quiet_start: bool = False,
+    corrects: bool = False,
 ) -> Tsam:
     """TSAM in the authors' size; for their weights say mode="compat"."""
     return Tsam(
@@ -285,7 +285,7 @@ def tsam(
         mode=mode,
         edge=edge,
         shift=shift,
-        quiet_start=quiet_start,
+        corrects=corrects,
     )
 
 
@@ -307,7 +307,7 @@ def tsam_small(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
-    quiet_start: bool = False,
+    corrects: bool = False,
 ) -> Tsam:
     """TSAM that fills video on a CPU: a quarter of the channels, half of the blocks."""
     return tsam(
@@ -319,7 +319,7 @@ def tsam_small(
         mode=mode,
         edge=edge,
         shift=shift,
-        quiet_start=quiet_start,
+        corrects=corrects,
     )
 
 
@@ -341,7 +341,7 @@ def tsam_tiny(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
-    quiet_start: bool = False,
+    corrects: bool = False,
     pretrained: bool = False,
 ) -> Tsam:
     """TSAM for trying things out: an eighth of the channels, half of the blocks."""
@@ -354,7 +354,7 @@ def tsam_tiny(
         mode=mode,
         edge=edge,
         shift=shift,
-        quiet_start=quiet_start,
+        corrects=corrects,
     )
     if pretrained:
         load_packaged(network, "tsam_tiny")
