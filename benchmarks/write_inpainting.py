@@ -52,13 +52,13 @@ def tsam_streaming(record: dict[str, Any]) -> str:
 
 def inpainting(record: dict[str, Any]) -> str:
     """PSNR and SSIM in the holes, and CPU time, of each method by kind of hole and size."""
-    methods = list(dict.fromkeys(row["method"] for row in record["rows"]))
     parts = [
         f"Clips: {', '.join(record['clips'])}. PSNR in dB and SSIM are those of the holes alone; in brackets the PSNR "
         "of whole frames. Only the row with oracle flow sees the true frames."
     ]
     for size in dict.fromkeys(tuple(row["size"]) for row in record["rows"]):
         found = {(row["method"], row["kind"]): row for row in record["rows"] if tuple(row["size"]) == size}
+        methods = list(dict.fromkeys(method for method, _ in found))
         rows = []
         for method in methods:
             each = [found[method, kind] for kind in _KINDS]
