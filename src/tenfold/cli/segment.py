@@ -33,7 +33,7 @@ def segment(
     moving: Annotated[bool, Parameter(negative=())] = False,
     network: Path | None = None,
     least_score: float = 0.3,
-    longest_side: int = 432,
+    longest_side: int = 320,
     rate: str | None = None,
     quality: int = 18,
     sound: bool = True,

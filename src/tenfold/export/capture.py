@@ -228,7 +228,7 @@ def capture(network: nn.Module, example: Tensor) -> ir.Model:
     if example.shape[0] < 2:
         example = example.expand(2, *example.shape[1:])  # torch takes a size of 1 for a constant
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet_exporter():
             program = torch.onnx.export(
                 freeze(network),
                 (example.detach().float().cpu().contiguous(),),
@@ -271,7 +271,7 @@ def _reason(network: nn.Module, error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter's own notes, which do not concern our users, off their screen."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
