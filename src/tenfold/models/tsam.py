@@ -247,7 +247,7 @@ def initialise_tsam(network: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     for name, module in network.named_modules():
-        if isinstance(module, GatedConv2d) and name.startswith("encoder."):
+        if isinstance(module, GatedConv2d) and module.gate is not None and name.startswith("encoder."):
             with torch.no_grad():
                 module.gate.weight.copy_(module.feature.weight)
 

@@ -87,5 +87,6 @@ class ExportedStep:
             return tuple(by_name[f"{part}.{at}"] for at in range(count))
 
         parts: dict[str, Any] = {part: rows(part) for part in ("stages", "pyramid")}
-        seen = Look(**{name: by_name[name] for name in Look._fields if name not in parts}, **parts)
+        parts |= {name: by_name[name] for name in Look._fields if name not in parts}
+        seen = Look(**parts)
         return conclude(only_known(seen, state.memory), state, self.rule, self._support_stride)
