@@ -66,7 +66,7 @@ class VideoInfo:
         pixel_aspect: width of an upright pixel by its height.
         codec: FFmpeg's name, such as "h264".
         has_sound: whether there is a sound track.
-        turn: how stored frames become upright: quarter turns to the left, and whether a mirror from left to right follows.
+        turn: how stored frames become upright: quarter turns to the left, then perhaps a mirror from left to right.
         full_range: whether the file stores brightness from 0 to 255 instead of 16 to 235.
     """
 
