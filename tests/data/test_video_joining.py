@@ -1,5 +1,6 @@
 """Pieces of video joined: frames, times and sound as if they had been written at once."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -63,3 +64,17 @@ def test_what_cannot_be_joined_is_said_and_nothing_is_written(tmp_path):
     with pytest.raises(DataError, match="with other settings"):
         join_videos([pieces[0], (tmp_path / "other.mp4", Fraction(1))], tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize("turn", [(1, False), (2, True)])
+def test_a_mark_to_turn_the_picture_survives(tmp_path, turn):
+    images = [np.full((64, 48, 3), 40 * number, np.uint8) for number in range(1, 3)]
+    for number, image in enumerate(images):
+        image[:8, :16] = 255
+        with VideoWriter(tmp_path / f"{number}.mp4", replace(info(64, 48), turn=turn), lossless=True) as writer:
+            writer.write_image(image, 0, 1)
+    join_videos([(tmp_path / f"{number}.mp4", Fraction(number, 25)) for number in range(2)], tmp_path / "out.mp4")
+    with VideoReader(tmp_path / "out.mp4") as video:
+        assert video.info.turn == turn
+        for frame, image in zip(video, images, strict=True):
+            np.testing.assert_array_equal(frame.image, image)
