@@ -20,8 +20,8 @@ def following(record: dict[str, Any]) -> str:
     speeds = [row["frames_per_cpu_second"] for row in record["rows"]]
     return (
         f"J / F of DAVIS, one object, without a trained network, at {record['longest_side']} pixels; "
-        f"{min(speeds):.0f} to {max(speeds):.0f} frames a CPU second. The settings were chosen on these four clips from "
-        "the first mask.\n\n" + table(["", *ways], rows)
+        f"{min(speeds):.0f} to {max(speeds):.0f} frames a CPU second. The settings were chosen on these four clips "
+        "from the first mask.\n\n" + table(["", *ways], rows)
     )
 
 
