@@ -374,7 +374,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("reattention", "Re-attention beside plain attention", reattention),
     ("ncp_predictors", "Predictors on NAS-Bench-MR", ncp_predictors),
     ("ncp_search", "Searches at the same number of measurements", ncp_search),
-    ("inpainting", "Video inpainting without a network", inpainting),
+    ("inpainting", "Video inpainting", inpainting),
     ("inpainting_speed", "What `tenfold inpaint` costs a process", inpainting_speed),
     ("erase", "Erasing: how near to the truth, how fast, in what memory", erase),
     ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
