@@ -25,6 +25,31 @@ def inpainting_speed(record: dict[str, Any]) -> str:
     )
 
 
+def tsam_streaming(record: dict[str, Any]) -> str:
+    """Time a frame and peak memory of a stream and of windows."""
+    rows = [
+        [
+            f"{row['way']}, {run['threads']} thread" + "s" * (run["threads"] > 1),
+            str(row["frames_computed"]),
+            f"{row['cpu_seconds_a_frame']:.2f}",
+            f"{row['times_the_stream']:.2f}",
+            str(row["peak_mb"]),
+            f"{row['largest_difference']:.1g}",
+        ]
+        for run in record["runs"]
+        for row in run["rows"]
+    ]
+    run = record["runs"][0]
+    return (
+        f"`{record['network']}` at {record['size'][1]} x {record['size'][0]}, nine frames inside a long clip, "
+        f"{run['rounds']} turns, CPU time; other programs ran meanwhile. The standard deviation of the answers is "
+        f"{run['deviation_of_answers']:.2g}.\n\n"
+        + table(
+            ["", "frames computed", "CPU seconds a frame", "x stream", "peak memory, MB", "largest difference"], rows
+        )
+    )
+
+
 def inpainting(record: dict[str, Any]) -> str:
     """PSNR and SSIM in the holes, and CPU time, of each method by kind of hole and size."""
     parts = [

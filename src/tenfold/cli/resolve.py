@@ -181,7 +181,7 @@ def make_network(recipe: Recipe, task: Task) -> nn.Module:
             f"the model {recipe.model.kind!r} takes {takes}s, but the task {task.name!r} gives {task.takes}s. "
             "`tenfold models` lists all models."
         )
-    if takes != "image":
+    if takes == "window":  # it has neither classes nor channels to choose
         return models.build(recipe.model.kind, **recipe.model.options)
     fitting = {"num_classes": task.describe()["num_outputs"], "in_channels": task.input_shape[0]}
     name, options = recipe.model.kind, {**fitting, **recipe.model.options}

@@ -15,6 +15,7 @@ _HOMES = {
     "bench": "benchmark",
     "evaluate": "prediction",
     "export_onnx": "onnx",
+    "export_step": "video_step",
     "inspect_onnx": "inspection",
     "open_engine": "engine",
     "predict": "prediction",

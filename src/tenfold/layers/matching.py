@@ -123,7 +123,8 @@ def map_scores(maps: Tensor, boxes: Tensor, stride: int) -> Tensor:
     centre = ((boxes[:, :2] + boxes[:, 2:]) / 2 / stride).long()
     column, row = centre[:, 0].clamp(0, width - 1), centre[:, 1].clamp(0, height - 1)
     own = torch.arange(height * width, device=boxes.device) == (row * width + column)[:, None]
-    weights = torch.where(inside.any(1, keepdim=True), inside, own).to(maps.dtype)
+    inside = inside | (own & ~inside.any(1, keepdim=True))
+    weights = inside.to(maps.dtype)
     return weights @ maps.sigmoid().flatten(1).T / weights.sum(1, keepdim=True)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from tenfold.layers.aggregation import Aggregation
 from tenfold.layers.matching import CorrelationHead, InnerProductHead, map_scores
 from tenfold.models.compfeat_losses import Truth, losses
 from tenfold.models.compfeat_objects import ObjectAggregation
-from tenfold.models.compfeat_state import Detections, VideoState
+from tenfold.models.compfeat_state import Detections, Look, VideoState, conclude
 from tenfold.models.mask_rcnn import (
     DetectorSettings,
     Picked,
@@ -34,7 +34,7 @@ from tenfold.models.mask_rcnn import (
     read_regions,
     region_heads,
 )
-from tenfold.models.tracking import NEW, MatchingRule, assign, empty_memory, matching_scores, remember
+from tenfold.models.tracking import NEW, MatchingRule, empty_memory, matching_scores, remember
 
 Tracker: TypeAlias = Literal["correlation", "fc"]
 
@@ -84,25 +84,6 @@ class CompFeatSettings:
                 f"{self.supports} frames to look at, every {self.support_stride}th, with {self.memory} identities, are "
                 "not allowed; each is at least 1."
             )
-
-
-class Look(NamedTuple):
-    """What the network sees in a frame before identities are given: fixed sizes, nothing but tensors."""
-
-    boxes: Tensor
-    labels: Tensor
-    scores: Tensor
-    masks: Tensor
-    valid: Tensor
-    """As in `Detections`."""
-    templates: Tensor
-    """Plain features of each detection, which the memory keeps, (D, C, 7, 7)."""
-    fit: Tensor
-    """How well each detection fits nobody (column 0) and each known one, (D, 1 + M); minus infinity where a place of
-    the memory is free."""
-    stages: tuple[Tensor, ...]
-    pyramid: tuple[Tensor, ...]
-    """Maps of this frame, (1, C, h, w), for `VideoState`."""
 
 
 class CompFeat(nn.Module):
@@ -221,15 +202,7 @@ class CompFeat(nn.Module):
         rule = rule or self.rule
         self._check(frame, state)
         seen = self.look(frame, state, state.memory.known, rule=rule, static=False)
-        real = seen.valid.nonzero()[:, 0]
-        chosen = assign(seen.fit[real], seen.scores[real], rule)
-        memory, given = remember(
-            state.memory, chosen, seen.templates[real], seen.boxes[real], seen.labels[real], seen.scores[real], rule
-        )
-        ids = torch.full_like(seen.labels, -1)
-        ids[real] = given
-        found = Detections(seen.boxes, seen.labels, seen.scores, seen.masks, ids, seen.valid)
-        return found, self._advanced(state, seen)._replace(memory=memory)
+        return conclude(seen, state, rule, self.settings.support_stride)
 
     @torch.no_grad()
     def introduce(
@@ -326,20 +299,6 @@ class CompFeat(nn.Module):
             at = map_scores(self.tracker.maps(features, known), picked.boxes, self.map_stride)
         scores = picked.scores.clamp(min=1e-12)  # of places that hold nothing, too, whose rows nobody reads
         return matching_scores(logits, scores, picked.boxes, picked.labels, boxes, memory.labels[places], rule, at)
-
-    def _advanced(self, state: VideoState, seen: Look) -> VideoState:
-        """The frames to look at from the next frame on."""
-        if int(state.memory.frame) % self.settings.support_stride:
-            return state
-
-        def pushed(kept: Tensor, new: Tensor) -> Tensor:
-            return torch.cat([new, kept[:-1]])
-
-        return state._replace(
-            stages=tuple(pushed(*pair) for pair in zip(state.stages, seen.stages, strict=True)),
-            pyramid=tuple(pushed(*pair) for pair in zip(state.pyramid, seen.pyramid, strict=True)),
-            filled=pushed(state.filled, torch.ones_like(state.filled[:1])),
-        )
 
     # --- both --------------------------------------------------------------------------------------------------------
 

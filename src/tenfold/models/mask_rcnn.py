@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
@@ -29,6 +29,14 @@ _RATIOS = (0.5, 1.0, 2.0)
 _CANDIDATES = 400
 _SUPPRESSION_ROUNDS = 24
 _SMALLEST_PROPOSAL, _SMALLEST_DETECTION = 1e-3, 1e-2
+
+
+class RealConv2d(nn.Conv2d):
+    """A convolution that stays in float where a network is quantized, which is done to plain layers only."""
+
+
+class RealLinear(nn.Linear):
+    """A linear layer that stays in float, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +72,11 @@ def proposal_network(settings: DetectorSettings, strides: Sequence[int]) -> Regi
     """What proposes regions; one size of anchors for each map of the pyramid."""
     sizes = tuple((settings.anchor_scale * stride,) for stride in strides)
     counts = {"training": settings.proposals, "testing": settings.proposals}
+    head = RPNHead(settings.channels, len(_RATIOS))
+    head.cls_logits, head.bbox_pred = _kept_real(head.cls_logits), _kept_real(head.bbox_pred)
     return RegionProposalNetwork(
         AnchorGenerator(sizes, (_RATIOS,) * len(sizes)),
-        RPNHead(settings.channels, len(_RATIOS)),
+        head,
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=settings.anchors,
@@ -80,10 +90,12 @@ def proposal_network(settings: DetectorSettings, strides: Sequence[int]) -> Regi
 def region_heads(settings: DetectorSettings, strides: Sequence[int], num_classes: int) -> RoIHeads:
     """Classes, boxes and masks of regions; `num_classes` without the background."""
     channels = settings.channels
+    predictor = FastRCNNPredictor(settings.region_width, num_classes + 1)
+    predictor.bbox_pred = _kept_real(predictor.bbox_pred)
     return RoIHeads(
         region_pool(settings, strides, REGION_SIDE),
         TwoMLPHead(channels * REGION_SIDE**2, settings.region_width),
-        FastRCNNPredictor(settings.region_width, num_classes + 1),
+        predictor,
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=settings.regions,
@@ -271,6 +283,17 @@ def predict_masks(
 def named(maps: Sequence[Tensor], strides: Sequence[int]) -> OrderedDict[str, Tensor]:
     """Maps in the form that torchvision's parts take."""
     return OrderedDict((str(stride), one) for stride, one in zip(strides, maps, strict=True))
+
+
+def _kept_real(layer: nn.Module) -> nn.Module:
+    """The same layer, which quantization leaves in float: where boxes are is told more finely than few bits can say."""
+    if isinstance(layer, nn.Conv2d):
+        real: nn.Module = RealConv2d(layer.in_channels, layer.out_channels, 1)
+    else:
+        assert isinstance(layer, nn.Linear)
+        real = RealLinear(layer.in_features, layer.out_features)
+    real.load_state_dict(layer.state_dict())
+    return real
 
 
 def _is_larger(boxes: Tensor, least: float) -> Tensor:

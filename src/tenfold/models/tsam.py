@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -163,6 +164,8 @@ class Tsam(nn.Module):
 class PackedWindow(nn.Module):
     """A network that takes windows, with all its inputs in one tensor, as exported files take them.
 
+    An export leaves the number of frames free, and both sides of the frames up to a multiple.
+
     Frames stand where images stand elsewhere, (T, 11, H, W): the channels are those of `NetworkArguments`, in order. A
     flow is stored with the earlier frame of its pair; what the last frame says of a next one means nothing.
 
@@ -170,9 +173,23 @@ class PackedWindow(nn.Module):
         network: such as `Tsam`.
     """
 
+    takes = "window"
+    multiple = MULTIPLE
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+
+    @staticmethod
+    def pack(window: NetworkArguments) -> Tensor:
+        """Frames (B * T, 11, H, W) of the windows of a batch, one behind the other; no flow leads to the next one's."""
+        length = window.frames.shape[1]
+        fills = (0, 0, 0, 0, 0, 1, 1)  # the last frame of a window trusts no flow
+        maps = (
+            F.pad(one, (0, 0, 0, 0, 0, 0, 0, length - one.shape[1]), value=fill)
+            for one, fill in zip(window, fills, strict=True)
+        )
+        return torch.cat(list(maps), 2).flatten(0, 1)
 
     def forward(self, packed: Tensor) -> Tensor:
         """Painted frames (T, 3, H, W)."""

@@ -1,0 +1,92 @@
+"""A network that finds and follows objects, run from the ONNX file that `tenfold.export.export_step` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tenfold.errors import ArtifactError, ShapeError
+from tenfold.export.metadata import read_metadata
+from tenfold.export.session import open_session
+from tenfold.export.video_step import FRAME, PROFILE, state_inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tenfold.models.compfeat_state import Detections, VideoState
+
+
+class ExportedStep:
+    """Finds and follows as the network did; `start` and `step` are those of `CompFeat`.
+
+    Args:
+        path: of the file.
+        threads: of ONNX Runtime; default: its own choice.
+
+    Raises:
+        MissingDataError: if there is no such file.
+        ArtifactError: if it is damaged, or holds something else.
+        MissingExtraError: if ONNX Runtime is not installed.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        from tenfold.models.tracking import MatchingRule
+
+        facts = read_metadata(path)
+        if facts.get("profile") != PROFILE:
+            raise ArtifactError(f"{path} follows no objects. Give a file that tenfold.export.export_step wrote.")
+        self.facts = facts
+        self.rule = MatchingRule(**facts["rule"])
+        self._support_stride = int(facts["support_stride"])
+        self._height, self._width = facts["input_shape"][1:]
+        self._session = open_session(Path(path), {}, threads=threads)
+        self._shapes = {one.name: tuple(one.shape) for one in self._session.get_inputs()}
+        self._outputs = [one.name for one in self._session.get_outputs()]
+
+    def start(self, height: int, width: int) -> VideoState:
+        """The state before the first frame of a video.
+
+        Raises:
+            ShapeError: if the file takes frames of another size.
+        """
+        import torch
+
+        from tenfold.models.compfeat_state import VideoState
+        from tenfold.models.tracking import empty_memory
+
+        if (height, width) != (self._height, self._width):
+            raise ShapeError(
+                f"the file takes frames of {self._width} x {self._height}, not {width} x {height}. Resize them, or "
+                "export the network for this size."
+            )
+
+        def zeros(part: str) -> tuple[Any, ...]:
+            shapes = {name: shape for name, shape in self._shapes.items() if name.startswith(f"state.{part}.")}
+            return tuple(torch.zeros(shapes[f"state.{part}.{at}"]) for at in range(len(shapes)))
+
+        templates = self._shapes["state.memory.templates"]
+        filled = self._shapes.get("state.filled", (1,))
+        memory = empty_memory(templates[0], torch.zeros(templates[1:]))
+        return VideoState(zeros("stages"), zeros("pyramid"), torch.zeros(filled, dtype=torch.bool), memory)
+
+    def step(self, frame: Tensor, state: VideoState) -> tuple[Detections, VideoState]:
+        """See `CompFeat.step`."""
+        import torch
+
+        from tenfold.models.compfeat_state import Look, conclude, only_known
+
+        pixels = np.ascontiguousarray(frame.detach().cpu().numpy(), np.float32)
+        feed = {FRAME: pixels, **state_inputs(state)}
+        found = self._session.run(None, {name: feed[name] for name in self._shapes})
+        by_name = {name: torch.from_numpy(value) for name, value in zip(self._outputs, found, strict=True)}
+
+        def rows(part: str) -> tuple[Any, ...]:
+            count = sum(name.startswith(f"{part}.") for name in by_name)
+            return tuple(by_name[f"{part}.{at}"] for at in range(count))
+
+        parts: dict[str, Any] = {part: rows(part) for part in ("stages", "pyramid")}
+        parts |= {name: by_name[name] for name in Look._fields if name not in parts}
+        seen = Look(**parts)
+        return conclude(only_known(seen, state.memory), state, self.rule, self._support_stride)
