@@ -375,7 +375,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("reattention", "Re-attention beside plain attention", reattention),
     ("ncp_predictors", "Predictors on NAS-Bench-MR", ncp_predictors),
     ("ncp_search", "Searches at the same number of measurements", ncp_search),
-    ("inpainting", "Video inpainting without a network", inpainting),
+    ("inpainting", "Video inpainting", inpainting),
     ("inpainting_speed", "What `tenfold inpaint` costs a process", inpainting_speed),
     ("tsam_streaming", "TSAM in a stream and window by window", tsam_streaming),
     ("following", "Objects followed without a network", following),

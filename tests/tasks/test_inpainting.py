@@ -8,8 +8,10 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from inpainting_data import TinyFiller, write_clip, write_photographs
 from tenfold import tasks
+from tenfold.cli.resolve import make_network
 from tenfold.errors import DataError, MissingDataError, ShapeError, UnknownNameError, UsageError
 from tenfold.tasks.inpainting_batches import WindowTargets, stack_windows
+from tenfold.train.recipe import Choice, Recipe
 from video_files import moving_square, write_video
 
 pytest.importorskip("cv2", reason="needs OpenCV (the extra 'video')")
@@ -249,3 +251,11 @@ def test_a_described_task_is_opened_again_on_other_clips(task, data):
     assert inputs.frames.shape == (1, 4, 3, 32, 40)
     with pytest.raises(MissingDataError, match="inpainting is judged on clips: give --data FOLDER"):
         tasks.reopen(task.describe(), None)
+
+
+def test_networks_that_take_images_are_refused_and_those_that_take_windows_built(task):
+    with pytest.raises(UsageError, match="'resnet18' takes images, but the task 'inpaint' gives windows"):
+        make_network(Recipe(model=Choice(kind="resnet18")), task)
+    network = make_network(Recipe(model=Choice(kind="tsam_tiny", options={"corrects": True})), task)
+    inputs, _ = next(iter(task.eval_batches(batch_size=1)))
+    assert network.eval()(*inputs).shape == inputs.frames.shape
