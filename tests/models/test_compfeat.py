@@ -293,3 +293,14 @@ def test_wrong_use_is_told():
         build("compfeat", network="resnet18", pretrained=True)
     with pytest.raises(UsageError, match="takes no options"):
         build("compfeat", network="timm:resnet18", options={"width": 2})
+
+
+def test_quantization_leaves_the_places_of_boxes_in_float():
+    from tenfold.quant import quantizable_layers
+
+    network = build("compfeat_tiny")
+    layers = quantizable_layers(network)
+    assert "heads.box_predictor.cls_score" in layers
+    assert {"backbone.body.stem.conv", "pyramid.inner_blocks.0.0"} <= layers.keys()
+    for name in ("proposals.head.cls_logits", "proposals.head.bbox_pred", "heads.box_predictor.bbox_pred"):
+        assert name not in layers
