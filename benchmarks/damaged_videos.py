@@ -43,8 +43,9 @@ from tenfold.video.segment_files import segment_clip
 RESULTS = Path(__file__).parent / "results" / "damaged_videos.json"
 COUNT = 300
 MOST_SECONDS = 60.0
-MOST_GROWTH_MIB = 48.0
-"""Of a child's memory from its twentieth video to its last."""
+MOST_LEAK_MIB = 8.0
+"""Of memory while the same videos are followed again and again."""
+REPEATED, ROUNDS, WARM_UP = (14, 29, 44), 20, 6
 BATCH = 75
 
 _CONTAINERS = {
@@ -305,15 +306,23 @@ def is_fine(outcome: str) -> bool:
     return outcome == "right" or outcome.startswith("error ")
 
 
-def growth(rows: list[dict[str, Any]]) -> tuple[float, int]:
-    """How much memory and how many open files the children gained, from the twentieth video on, at most."""
-    memory, files = 0.0, 0
+def files_kept(rows: list[dict[str, Any]]) -> int:
+    """How many open files the children gained, from the twentieth video on, at most."""
+    kept = 0
     for child in {row.get("child") for row in rows} - {None}:
         own = [row for row in rows if row.get("child") == child][20:]
-        if own:
-            memory = max(memory, own[-1]["memory_mib"] - own[0]["memory_mib"])
-            files = max(files, own[-1]["open_files"] - own[0]["open_files"])
-    return memory, files
+        kept = max(kept, own[-1]["open_files"] - own[0]["open_files"]) if own else kept
+    return kept
+
+
+def leaked_mib() -> float:
+    """What this process gains while it follows the same videos again and again."""
+    held = []
+    for _ in range(ROUNDS):
+        for number in REPEATED:
+            judge(number, "skip")
+        held.append(memory_mib())
+    return held[-1] - held[WARM_UP]
 
 
 def main() -> None:
@@ -329,17 +338,17 @@ def main() -> None:
     outcomes = Counter(f"{row['kind'].split(':')[0]} | {row['damage']} | {row['outcome']}" for row in rows)
     for outcome, number in sorted(outcomes.items()):
         print(f"{number:4} {outcome}")
-    memory, files = growth(rows)
+    files, memory = files_kept(rows), leaked_mib()
     wrong = sum(not is_fine(row["outcome"]) for row in rows)
     slowest = max(row["seconds"] for row in rows)
-    print(f"{wrong} wrong of {len(rows)}; memory +{memory:.0f} MiB, open files +{files}, slowest {slowest:.1f} s")
+    print(f"{wrong} wrong of {len(rows)}; memory {memory:+.1f} MiB, open files +{files}, slowest {slowest:.1f} s")
     if count == COUNT:
         record = {
-            "machine": machine(), "videos": count, "runs": len(rows), "wrong": wrong, "memory_growth_mib": memory,
+            "machine": machine(), "videos": count, "runs": len(rows), "wrong": wrong, "memory_leaked_mib": memory,
             "open_files_growth": files, "slowest_seconds": slowest, "outcomes": dict(sorted(outcomes.items())),
         }  # fmt: skip
         write_record(RESULTS, record)
-    if wrong or memory > MOST_GROWTH_MIB or files > 0:
+    if wrong or memory > MOST_LEAK_MIB or files > 0:
         raise SystemExit(1)
 
 

@@ -8,12 +8,14 @@ optical flow alone. Judged are all frames but the first and the last, as DAVIS d
     TENFOLD_SHARED=... python benchmarks/following.py --quick          # 20 frames a clip; nothing is recorded
     TENFOLD_SHARED=... python benchmarks/following.py --strips FOLDER  # pictures, to be looked at
 
-Recorded in results/following.json.
+Recorded in results/following.json; a run with --ways replaces the rows of those. The settings of following were chosen
+on these same four clips.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
@@ -151,7 +153,9 @@ def main() -> None:
                 strip(clip, masks).save(asked.strips / f"{clip.name}_{way.replace(' ', '_')}.png")
         mean = {key: float(np.mean([row[key] for row in rows if row["way"] == way])) for key in ("J", "F")}
         print(f"{way:12} {'mean':18} J {mean['J']:.3f} F {mean['F']:.3f}", flush=True)
-    if not asked.quick and asked.ways == list(WAYS):
+    if not asked.quick and options == FollowOptions():
+        kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+        rows = [row for row in kept if row["way"] not in asked.ways] + rows
         write_record(RESULTS, {"machine": machine(), "longest_side": options.longest_side, "rows": rows})
 
 

@@ -133,7 +133,7 @@ def never_found(frames: Frames, holes: Holes) -> Holes:
 
 def tiny_network() -> Filling:
     """The network that comes with Tenfold."""
-    return NetworkFilling(over_smooth(run_module(build("tsam_tiny", pretrained=True))))
+    return NetworkFilling(over_smooth(run_module(build("tsam_tiny", corrects=True, pretrained=True))))
 
 
 METHODS: dict[str, Callable[[Frames, Holes], Frames]] = {
@@ -182,12 +182,17 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("TENFOLD_SHARED", "../shared")))
     parser.add_argument("--quick", action="store_true", help="one clip and one size; nothing is recorded")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="others stay as recorded")
+    heights = [size[0] for size in SIZES]
+    parser.add_argument("--heights", nargs="+", type=int, choices=heights, default=heights, help="others likewise")
     parser.add_argument("--strips", type=Path, help="folder for pictures of the middle frames")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    kept = [] if len(options.methods) == len(METHODS) else json.loads(RESULTS.read_text())["rows"]
-    rows: list[dict[str, Any]] = [row for row in kept if row["method"] not in options.methods]
-    for size in SIZES[: 1 if options.quick else None]:
+    rows: list[dict[str, Any]] = [
+        row
+        for row in (json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else [])
+        if row["method"] not in options.methods or row["size"][0] not in options.heights
+    ]
+    for size in SIZES[:1] if options.quick else [size for size in SIZES if size[0] in options.heights]:
         for kind in KINDS:
             found: dict[str, list[dict[str, float]]] = {name: [] for name in options.methods}
             for number, (place, start) in enumerate(CLIPS[: 1 if options.quick else None]):

@@ -13,7 +13,8 @@ from typing import Any
 
 from markdown_tables import spread, table, where
 from write_deepvit import deepvit_cifar10, reattention
-from write_inpainting import erase, inpainting, inpainting_speed
+from write_following import damaged_videos, following
+from write_inpainting import erase, inpainting, inpainting_speed, tsam_streaming
 from write_searches import ncp_predictors, ncp_search
 
 HERE = Path(__file__).parent
@@ -376,6 +377,9 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("ncp_search", "Searches at the same number of measurements", ncp_search),
     ("inpainting", "Video inpainting without a network", inpainting),
     ("inpainting_speed", "What `tenfold inpaint` costs a process", inpainting_speed),
+    ("tsam_streaming", "TSAM in a stream and window by window", tsam_streaming),
+    ("following", "Objects followed without a network", following),
+    ("damaged_videos", "300 damaged videos", damaged_videos),
     ("erase", "Erasing: how near to the truth, how fast, in what memory", erase),
     ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
     ("qat_step", "One step of quantization-aware training", qat_step),

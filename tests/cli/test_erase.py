@@ -109,6 +109,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same_to_the_bit(clip, masks, tmp_pat
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow  # follows or fills a clip several times
 def test_another_order_and_no_resume_begin_anew(clip, masks, tmp_path, monkeypatch):
     monkeypatch.setattr(erase_files, "PIECE_FRAMES", 8)
 
@@ -156,6 +157,7 @@ def test_two_runs_do_not_write_one_result(clip, masks, tmp_path):
         erase_files.erase_clip(clip, tmp_path / "out.mp4", what, progress=second)
 
 
+@pytest.mark.slow  # follows or fills a clip several times
 def test_a_preview_draws_frames_before_and_after(tenfold, clip, tmp_path):
     words = ("erase", clip, "--box", "22,26,32,32@0.2", "--preview", "3", "--preset", "fast", "--json")
     outcome = tenfold(*words, "-o", tmp_path / "look.png")
@@ -181,6 +183,7 @@ def test_the_masks_beside_the_frames_of_a_folder_are_taken(tenfold, masks, tmp_p
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"{number}.png" for number in range(20))
 
 
+@pytest.mark.slow  # follows or fills a clip several times
 def test_tracks_of_segment_are_erased_by_their_ids(tenfold, clip, tmp_path):
     frames, truth, still = scene()
     tracks = tmp_path / "tracks.json"

@@ -188,3 +188,14 @@ def test_the_demo_fails_where_its_promise_does_not_hold(tmp_path):
     with pytest.raises(TrainingError, match="one point less is promised"):
         _check([judged(600, 0.9), judged(100, 0.88)], accuracy=True)
     _check([judged(600, 0.9), judged(100, 0.5)], accuracy=False)
+
+
+@pytest.mark.slow  # finds, follows and erases in a clip of 16 frames
+def test_the_demo_of_erasing_tells_how_near_it_came(tenfold, tmp_path):
+    picture = tmp_path / "look.jpg"
+    done = tenfold("demo", "erase", "--quick", "--out", tmp_path / "demo", "--picture", picture, "--json")
+    assert done.code == 0, done.err
+    assert done.json["psnr_db"] > done.json["psnr_with_object_db"] + 6
+    assert picture.stat().st_size > 5000
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["clean.mp4", "sample.mp4"]
+    assert tenfold("demo", "--picture", picture).code == 2

@@ -182,3 +182,34 @@ def test_sound_that_the_container_cannot_hold_is_refused_with_a_way_out(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
     copy(source, tmp_path / "b.mkv", sound_from=source)
     assert sound_packets(tmp_path / "b.mkv")
+
+
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_file_that_was_recorded_turned_is_written_turned(tmp_path, quarters, mirrored, ending):
+    degrees = (quarters * 90 + 180) % 360 - 180
+    source = write_video(tmp_path / "in.mp4", moving_square(3), exact=True, turn=(degrees, mirrored, False))
+    with VideoReader(source) as video:
+        frames = list(video)
+        assert video.info.turn == (quarters, mirrored)
+        with VideoWriter(tmp_path / f"out{ending}", video.info, lossless=True) as writer:
+            for frame in frames:
+                writer.write(frame)
+    with VideoReader(tmp_path / f"out{ending}") as video:
+        assert video.info.turn == (quarters, mirrored)
+        for frame, expected in zip(video, frames, strict=True):
+            np.testing.assert_array_equal(frame.image, expected.image)
+
+
+def test_full_range_stays_full_range(tmp_path):
+    levels = np.arange(64, dtype=np.uint8) * 4
+    frames = np.broadcast_to(levels[None, None, :, None], (3, 48, 64, 3)).copy()
+    for full in (True, False):
+        with VideoWriter(tmp_path / "out.mp4", dataclasses.replace(INFO, full_range=full), quality=0) as writer:
+            for at, image in enumerate(frames):
+                writer.write_image(image, at)
+        with VideoReader(tmp_path / "out.mp4") as video:
+            assert video.info.full_range == full
+            for frame in video:
+                assert np.abs(frame.image.astype(int) - frames[0]).max() <= 4

@@ -14,3 +14,9 @@ def test_the_gate_lets_through_what_it_says():
     torch.testing.assert_close(layer(x, seen), torch.sigmoid(layer.gate(seen)) * features)
     nn.init.constant_(layer.gate.bias, -100)
     assert layer(x).abs().max() == 0
+
+
+def test_without_a_gate_everything_passes():
+    layer, x = GatedConv2d(4, 6, 3, gated=False, act=nn.ReLU()), torch.randn(2, 4, 5, 7)
+    torch.testing.assert_close(layer(x), torch.relu(layer.feature(x)))
+    assert set(layer.state_dict()) == {"feature.weight", "feature.bias"}

@@ -278,3 +278,16 @@ def test_gates_of_the_encoder_start_as_what_they_gate():
     conv = network.encoder.stages[0][0].conv1
     assert torch.equal(conv.gate.weight, conv.feature.weight)
     assert network.decoder.last.conv.gate.bias.abs().sum() == 0
+
+
+def test_a_network_that_corrects_starts_by_adding_nothing_and_learns():
+    torch.manual_seed(0)
+    network = build("tsam_tiny", corrects=True)
+    frames = torch.rand(1, 2, 3, 16, 24)
+    inputs = network.example_inputs((3, 16, 24), 2)._replace(frames=frames)
+    answer = network(*inputs)
+    assert not answer.any()
+    (answer - 0.1).square().mean().backward()
+    last = network.decoder.last.conv
+    assert last.gate is None
+    assert last.feature.weight.grad.abs().sum() > 0

@@ -69,6 +69,16 @@ def test_ids_asked_for_are_kept_from_what_a_network_finds():
     assert seen[1].mask.sum() == len(rows) * len(columns)  # the box of what was given
 
 
+def test_frames_are_shrunk_to_what_a_network_was_trained_at_and_masks_enlarged():
+    frames, masks = crossing_discs(2)
+    large = [np.repeat(np.repeat(frame, 2, 0), 2, 1) for frame in frames]
+    segmenter = NetworkSegmenter(RedFinder(), ["ball"], longest_side=128)
+    seen = list(segment_frames(large, segmenter, [Given(box=(24, 54, 54, 54), id=2)]))
+    assert seen[1][1].mask.shape == large[1].shape[:2]
+    assert overlap(seen[1][1].mask[::2, ::2], masks[1][0]) > 0.8
+    assert overlap(seen[0][2].mask[::2, ::2], masks[0][0]) > 0.6  # its box
+
+
 def test_two_videos_do_not_share_a_state():
     segmenter = NetworkSegmenter(RedFinder(), ["ball"])
     frames, masks = crossing_discs(1)
@@ -98,3 +108,17 @@ def test_an_object_given_after_the_end_is_refused():
     frames, masks = crossing_discs(2)
     with pytest.raises(UsageError, match="given on frame 5, but the video has 2 frames"):
         list(segment_frames(frames, GivenSegmenter(), [Given(mask=masks[0][0], frame=5)]))
+
+
+@pytest.mark.slow  # builds and runs a whole detector
+def test_compfeat_follows_what_is_given_behind_the_same_call():
+    from tenfold.models import build
+
+    torch.manual_seed(0)
+    frames, masks = crossing_discs(2)
+    segmenter = NetworkSegmenter(build("compfeat_tiny", num_classes=1).eval(), ["object"], least_score=0)
+    segmenter.reserve([5])
+    seen = list(segment_frames(frames, segmenter, [Given(mask=masks[0][0], id=5)]))
+    assert len(seen) == 2
+    assert all(one.mask.shape == frames[0].shape[:2] and one.mask.any() for all_ in seen for one in all_.values())
+    assert {one.category for all_ in seen for one in all_.values()} <= {1}

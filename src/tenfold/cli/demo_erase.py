@@ -47,7 +47,7 @@ def demo_erase(folder: Path, picture: Path | None, *, quick: bool, as_json: bool
 
     start = time.perf_counter()
     truth = list(sample_frames(16, 120, 216) if quick else sample_frames())
-    to_stderr("\n[bold cyan]1/3[/] [bold]Rendering a clip: a flower rolls through a photograph[/]")
+    to_stderr("\n[bold cyan]1/3[/] [bold]Rendering a clip: a flower drifts through a photograph[/]")
     source = write_sample(folder / "sample.mp4", truth)
     to_stderr("[bold cyan]2/3[/] [bold]Finding what moves, following it, and erasing it[/]")
     with shown_progress() as progress:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tenfold.tasks import Task
 
 
+_NO_SHARES = ("loss", "psnr", "ssim", "warp_error")
+"""How the names of metrics begin that are no parts of a whole."""
+
+
 def evaluate(
     file: Path,
     /,
@@ -55,7 +59,7 @@ def evaluate(
         return
     widest = max(map(len, result["metrics"]))
     for name, value in result["metrics"].items():
-        shown = f"{value:.4f}" if name.startswith("loss") else "-" if math.isnan(value) else f"{value:.2%}"
+        shown = f"{value:.4f}" if name.startswith(_NO_SHARES) else "-" if math.isnan(value) else f"{value:.2%}"
         to_stdout(f"{name:{widest}} [bold]{shown}[/]")
     to_stderr(f"[dim]{result['images']} images, {result['engine']}[/]")
 
@@ -81,7 +85,8 @@ def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) ->
         set_bits(network, options["bits"])
     task = task_of(header["task"], data)
     metrics = train.evaluate(network, task, batch_size=options["batch_size"])
-    return {"metrics": metrics, "images": task.describe()["data"]["eval_images"], "engine": "torch"}
+    told = task.describe()["data"]
+    return {"metrics": metrics, "images": told.get("eval_images", told.get("eval_windows")), "engine": "torch"}
 
 
 def task_of(described: Mapping[str, Any], data: str | None) -> Task:
@@ -93,7 +98,7 @@ def task_of(described: Mapping[str, Any], data: str | None) -> Task:
     from tenfold import tasks
 
     task = tasks.reopen(described, data_of(described, data))
-    check_labels(described, task.describe()["labels"])
+    check_labels(described, task.describe().get("labels", ()))
     return task
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from tenfold.cli.artifacts import artifact_path, open_artifact
+from tenfold.cli.example_windows import example_windows, takes_windows
 from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.values import ONNX_SUFFIX
 from tenfold.errors import UsageError
@@ -40,7 +41,7 @@ def export(
         profile: fast: int8 kernels in ONNX Runtime and OpenVINO. compact: the smallest file. float: no integers.
             switchable: all bit-widths of a network in one file, as small as compact; chosen when it runs.
         data: images to compare on; default: the embedded digits if the network learned on them, else random ones.
-        images: how many images to compare on.
+        images: how many images, or frames of video, to compare on.
         as_json: print one JSON object with the fidelity report.
     """
     path = out or artifact_path(artifact).with_name(f"{profile}{ONNX_SUFFIX}")
@@ -61,8 +62,13 @@ def export_artifact(
     from tenfold.export import export_onnx
 
     network, header = open_artifact(artifact)
-    example = example_images(header["task"], data, images)
-    return export_onnx(network, path, example=example, profile=profile, task=header["task"])
+    task = header["task"]
+    if takes_windows(header):
+        from tenfold.models import PackedWindow
+
+        example = example_windows(network, task, data, images)
+        return export_onnx(PackedWindow(network), path, example=example, profile=profile, task=task)
+    return export_onnx(network, path, example=example_images(task, data, images), profile=profile, task=task)
 
 
 def example_images(task: Mapping[str, Any], data: str | None, count: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tenfold.cli.artifacts import open_artifact
 from tenfold.cli.starting_weights import start_from
@@ -45,7 +46,6 @@ def make_filling(network: str | None, weights: Path | None, *, seam: int, device
 
 def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
     from tenfold.models import packaged_weights
-    from tenfold.video.network_filling import over_smooth
     from tenfold.video.network_runs import run_file, run_module
 
     if not (is_file_name(network) or Path(network).is_dir()):
@@ -59,12 +59,20 @@ def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
     if network.endswith(ONNX_SUFFIX):
         if device != "cpu":
             raise UsageError(f"{network} runs on the CPU; got --device {device}. Leave it out, or give an artifact.")
-        return run_file(network)
+        from tenfold.export.metadata import read_metadata
+
+        return _as_trained(run_file(network), read_metadata(network).get("task"))
     loaded, header = open_artifact(network)
     described = header.get("architecture") or {}
     _check_takes_windows(str(described.get("name", network)))
-    run = run_module(loaded, device)
-    return over_smooth(run) if header.get("task", {}).get("base") == "smooth" else run
+    return _as_trained(run_module(loaded, device), header.get("task"))
+
+
+def _as_trained(run: RunNetwork, task: Mapping[str, Any] | None) -> RunNetwork:
+    """The network as one that paints colours, whatever it learned to give."""
+    from tenfold.video.network_filling import over_smooth
+
+    return over_smooth(run) if (task or {}).get("base") == "smooth" else run
 
 
 def _by_name(name: str, weights: Path | None) -> nn.Module:

@@ -55,7 +55,8 @@ def fit(
         model: a name that `tenfold models` knows, also timm:NAME and torchvision:NAME.
         data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits. For
             segment a folder with images/ and masks/, or with train/ and val/ that have them.
-        task: what the network is for: classify, or segment, where a classifier gets a head; default: classify.
+        task: what the network is for: classify (the default); segment, where a classifier gets a head; or inpaint,
+            which takes clips, or folders of photographs by --set task.photographs=FOLDER.
         head: for segment: lraspp (light; the default) or multires (all feature maps, as HRNet does).
         method: what happens while it trains: sat, qat, adabits, fracbits, atomnas, autonl; may be repeated, and
             applies in this order.

@@ -33,7 +33,7 @@ def segment(
     moving: Annotated[bool, Parameter(negative=())] = False,
     network: Path | None = None,
     least_score: float = 0.3,
-    longest_side: int = 432,
+    longest_side: int = 320,
     rate: str | None = None,
     quality: int = 18,
     sound: bool = True,
@@ -105,8 +105,10 @@ def _opened(path: Path, least_score: float, device: str) -> NetworkSegmenter:
             f"{path} holds a network that does not follow objects in video. Give the artifact of a CompFeat, or leave "
             "out --network and point at an object."
         )
-    labels: Any = header.get("task", {}).get("labels") or ["object"]
-    return NetworkSegmenter(network.to(device), [str(label) for label in labels], least_score=least_score)
+    task: Any = header.get("task", {})
+    labels = [str(label) for label in task.get("labels") or ["object"]]
+    side = max(task["frame_size"]) if task.get("frame_size") else None
+    return NetworkSegmenter(network.to(device), labels, least_score=least_score, longest_side=side, device=device)
 
 
 def _tell(report: SegmentReport) -> None:

@@ -34,12 +34,12 @@ def _before_and_after(report: Mapping[str, Any]) -> Table:
     width = found.counted(report)
     for heading in ("Before", f"After, {width.label}" if width else "After", ""):
         table.add_column(heading, justify="right", header_style="dim")
-    start, final = facts.metric(report, "float"), facts.metric(report, "final")
+    main, start, final = facts.main_metric(report), facts.metric(report, "float"), facts.metric(report, "final")
     change = numbers.points(final - start)
     table.add_row(
-        facts.metric_label(facts.main_metric(report)) + (", mean" if found.settings(report) else ""),
-        numbers.percent(start),
-        Text(numbers.percent(final), "bold"),
+        facts.metric_label(main) + (", mean" if found.settings(report) else ""),
+        numbers.score(main, start),
+        Text(numbers.score(main, final), "bold"),
         Text("" if change == numbers.UNKNOWN else f"{change} points", "green" if final >= start - 0.01 else "yellow"),
     )
     for quantity, label in facts.COSTS:

@@ -1,4 +1,4 @@
-"""A short sample clip that is rendered here, with its truth: a ball of petals that rolls through a photograph.
+"""A short sample clip that is rendered here, with its truth: a ball of petals that drifts through a photograph.
 
 The photographs are those that scikit-learn brings along (`china.jpg`, `flower.jpg`, CC BY 2.0). A camera pans and zooms
 over the first, and a disc cut from the second, shaded as a ball, crosses it. What is behind the ball is known exactly.
@@ -77,7 +77,7 @@ def sample_frames(
         rolled = similarity(
             np.array([[(ball.width - 1) / 2, (ball.height - 1) / 2]]),
             np.zeros(1),
-            np.array([-2 * math.pi * 1.5 * time]),
+            np.array([-2 * math.pi * 0.3 * time]),
             (x, y),
         )
         picture = warped(ball, rolled, (height, width))[0].astype(np.float32)

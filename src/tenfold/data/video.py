@@ -35,6 +35,7 @@ from tenfold.errors import DataError, UsageError
 Damage = Literal["refuse", "skip"]
 
 _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5
+_FULL_RANGE = 2
 _HD_ROWS = 720
 _DEFAULT_RATE = Fraction(25)
 
@@ -65,6 +66,8 @@ class VideoInfo:
         pixel_aspect: width of an upright pixel by its height.
         codec: FFmpeg's name, such as "h264".
         has_sound: whether there is a sound track.
+        turn: how stored frames become upright: quarter turns to the left, then perhaps a mirror from left to right.
+        full_range: whether the file stores brightness from 0 to 255 instead of 16 to 235.
     """
 
     height: int
@@ -75,6 +78,8 @@ class VideoInfo:
     pixel_aspect: Fraction
     codec: str
     has_sound: bool
+    turn: tuple[int, bool] = (0, False)
+    full_range: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +259,8 @@ class VideoReader:
             pixel_aspect=1 / aspect if self._turn.sideways else aspect,
             codec=self._stream.codec_context.name,
             has_sound=bool(self._container.streams.audio),
+            turn=(self._turn.quarters, self._turn.mirrored),
+            full_range=frame.color_range == _FULL_RANGE,
         )
 
     def _image(self, frame: Any) -> NDArray[np.uint8]:

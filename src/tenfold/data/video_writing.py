@@ -25,7 +25,7 @@ from tenfold.files import written_whole
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Endings of file names that can be written, with FFmpeg's name of the container."""
 
-_BT709, _LIMITED_RANGE = 1, 1
+_BT709, _LIMITED_RANGE, _FULL_RANGE = 1, 1, 2
 _MOST_SIDE = 16_384
 
 
@@ -37,7 +37,8 @@ class VideoWriter:
 
     Args:
         path: the file to write; its ending is one of MUXERS.
-        info: size, time base, usual rate and pixel aspect of the frames: `VideoReader.info` of where they come from.
+        info: size, time base, usual rate, pixel aspect, turn and range of the frames: `VideoReader.info` of where they
+            come from. Images are given upright; a file that was recorded sideways is written sideways, with its mark.
         sound_from: a video file whose sound tracks are copied, at the times that they have there; None writes no sound.
         lossless: keep every pixel exactly (H.264 in RGB, which not every player shows) instead of colours at half
             resolution.
@@ -121,9 +122,11 @@ class VideoWriter:
         if pts <= self._last:
             raise UsageError(f"the frame at {pts} does not come after the one at {self._last}; times must rise.")
         self._last = pts
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        stored = np.ascontiguousarray(_turned_back(image, self._info.turn))
+        frame = av.VideoFrame.from_ndarray(stored, format="rgb24")
         if self._format != "rgb24":
-            frame = frame.reformat(format=self._format, dst_colorspace=_BT709, dst_color_range=_LIMITED_RANGE)
+            levels = _FULL_RANGE if self._info.full_range else _LIMITED_RANGE
+            frame = frame.reformat(format=self._format, dst_colorspace=_BT709, dst_color_range=levels)
         frame.pts, frame.time_base = pts, self._info.time_base
         if duration is not None:
             self._durations[pts] = duration
@@ -162,6 +165,12 @@ class VideoWriter:
 
 class _Abandoned(Exception):  # noqa: N818  (nobody sees it)
     """The block was left by an error of its own, which goes on as it is while the file is thrown away."""
+
+
+def _turned_back(image: NDArray[np.uint8], turn: tuple[int, bool]) -> NDArray[np.uint8]:
+    """An upright image as it is stored; see `VideoInfo.turn`."""
+    quarters, mirrored = turn
+    return np.rot90(image[:, ::-1] if mirrored else image, -quarters)
 
 
 def open_sound(stack: ExitStack, path: Path) -> Any:
@@ -240,15 +249,19 @@ def _ending(output: Any) -> str:
 def _video_stream(container: Any, info: VideoInfo, lossless: bool, quality: int) -> Any:
     odd = info.width % 2 or info.height % 2
     stream = container.add_stream("libx264rgb" if lossless else "libx264", rate=info.rate.limit_denominator(1_000_000))
-    stream.width, stream.height = info.width, info.height
+    quarters, mirrored = info.turn
+    sideways = quarters % 2 == 1
+    stream.width, stream.height = (info.height, info.width) if sideways else (info.width, info.height)
     stream.pix_fmt = "rgb24" if lossless else "yuv444p" if odd else "yuv420p"
     context = stream.codec_context
     context.time_base = stream.time_base = info.time_base
-    context.sample_aspect_ratio = info.pixel_aspect
+    context.sample_aspect_ratio = 1 / info.pixel_aspect if sideways else info.pixel_aspect
+    if info.turn != (0, False):
+        stream.set_display_rotation(90 * quarters, mirrored, False)
     context.options = {"preset": "veryfast", "bf": "0"} | ({"qp": "0"} if lossless else {"crf": str(quality)})
     if not lossless:
         context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _LIMITED_RANGE
+        context.color_range = _FULL_RANGE if info.full_range else _LIMITED_RANGE
     return stream
 
 

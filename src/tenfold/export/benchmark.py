@@ -107,7 +107,7 @@ def open_engines(path: Path, engine: str, threads: int | None, bits: Bits | None
 
 def _noise(runner: Engine, batch: int) -> np.ndarray:
     """Random pixels: zeros would let some kernels take short cuts."""
-    shape = [batch, *(size or 1 for size in runner.input_shape[1:])]
+    shape = [batch, *runner.example_shape[1:]]
     if runner.input_shape[0] not in (None, batch):
         raise UsageError(f"the file takes a batch of {runner.input_shape[0]} only; got batch={batch}.")
     return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)

@@ -215,8 +215,15 @@ def _freeze_weight(name: str, layer: QuantLayer) -> None:
     layer.weight_quantizer = twin  # type: ignore[assignment]
 
 
+def takes_windows(network: nn.Module) -> bool:
+    """Whether the frames of a video stand in the batch of its input and see each other, see `models.PackedWindow`."""
+    return getattr(network, "takes", "image") == "window"
+
+
 def capture(network: nn.Module, example: Tensor) -> ir.Model:
     """The network as an ONNX graph with `Weight` and `Activation` nodes, for any batch size.
+
+    Of a network that takes windows of a video, the number of frames and their size stay free.
 
     Args:
         network: quantized by `tenfold.quant`, or float; left as it was.
@@ -225,8 +232,14 @@ def capture(network: nn.Module, example: Tensor) -> ir.Model:
     Raises:
         ExportError: if torch cannot express the network in ONNX; the message names the operation.
     """
-    if example.shape[0] < 2:
-        example = example.expand(2, *example.shape[1:])  # torch takes a size of 1 for a constant
+    least, dynamic = 2, {0: torch.export.Dim(BATCH)}  # torch takes a size of 1 for a constant
+    if takes_windows(network):
+        least = 3  # two pairs of frames, likewise
+        multiple = int(network.multiple)  # type: ignore[arg-type]
+        rows, columns = (multiple * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
+        dynamic = {0: torch.export.Dim(BATCH, min=least), 2: rows, 3: columns}
+    if example.shape[0] < least:
+        example = example[:1].expand(least, *example.shape[1:])
     try:
         with torch.no_grad(), quiet_exporter():
             program = torch.onnx.export(
@@ -236,7 +249,7 @@ def capture(network: nn.Module, example: Tensor) -> ir.Model:
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                dynamic_shapes=(dynamic,),
                 custom_translation_table={
                     torch.ops.tenfold.frozen_weight.default: _translate_weight,
                     torch.ops.tenfold.frozen_activation.default: _translate_activation,

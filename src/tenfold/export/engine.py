@@ -35,6 +35,8 @@ class Engine(Protocol):
     """The runtime: one of ENGINES."""
     input_shape: tuple[int | None, ...]
     """Shape of the input; None where any size is allowed, as for the batch."""
+    example_shape: tuple[int, ...]
+    """A shape that the input may have: one image, of the size that the file was exported with where sizes are free."""
     widths: tuple[tuple[int, int], ...]
     """The bit-widths (of weights, of activations) that can be chosen; none if the file has one only."""
 
@@ -114,6 +116,9 @@ class _Opened:
         self._own = self._load(path if built_in is None else built_in)
         self._any = self._own if built_in is None else None
         self.input_shape = self._own.input_shape
+        usual = [1, *metadata.get("input_shape", ())]
+        usual += [1] * (len(self.input_shape) - len(usual))
+        self.example_shape = tuple(size or usual[axis] for axis, size in enumerate(self.input_shape))
 
     def run(self, images: NDArray[np.float32], bits: Bits | None = None) -> NDArray[np.float32]:
         _check_shape(images, self.input_shape)
@@ -191,7 +196,7 @@ def _fastest(path: Path, threads: int, open_one: Callable[[str], Engine]) -> Eng
             engines[name] = open_one(name)
     if not engines:
         return open_one(names[0])  # tells why
-    images = np.zeros([size or 1 for size in next(iter(engines.values())).input_shape], np.float32)
+    images = np.zeros(next(iter(engines.values())).example_shape, np.float32)
     timings = interleaved(
         {name: partial(engine.run, images) for name, engine in engines.items()}, rounds=_TRIAL_ROUNDS, burst_ms=30
     )

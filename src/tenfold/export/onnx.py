@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tenfold.cost import mean_bits
 from tenfold.cost import profile as count_cost
 from tenfold.errors import CountError, ExportError, ShapeError, UnknownNameError, UsageError
-from tenfold.export.capture import capture
+from tenfold.export.capture import capture, takes_windows
 from tenfold.export.compact import TWO_BIT_OPSET, write_compact
 from tenfold.export.fast import write_fast
 from tenfold.export.graph import Codes, IntegerLayer, Network, Quantizer, tidy
@@ -50,6 +50,8 @@ TOLERANCES: dict[str, float] = {"fast": 0.35, "compact": 0.1, "float": 0.1, "swi
 _LARGEST_BYTES = 2**31 - 1
 _IR_VERSION, _TWO_BIT_IR_VERSION = 10, 13
 _METADATA_VERSION = 1
+_WINDOW = 8
+"""Frames given at a time to a network that takes windows."""
 
 
 def export_onnx(
@@ -177,7 +179,8 @@ def _draft(captured: Network, network: nn.Module, profile: str, images: Tensor, 
     image_layers = {name for name, scheme in describe(network).items() if scheme.pixels}
     pixel_layers = image_layers if _are_bytes(images) else set()  # else the image is normalized: its grid is calibrated
     plan = place(captured, pixel_layers=pixel_layers, any_cpu=any_cpu)
-    ranges = observe_ranges(captured, images.detach().float().cpu().numpy())
+    together = _WINDOW if takes_windows(network) else 1
+    ranges = observe_ranges(captured, images.detach().float().cpu().numpy(), together=together)
     written = write_fast(captured, plan, ranges, any_cpu=any_cpu)
     reasons = {layer.name: reason for layer, reason in plan.reasons.items()}
     variants = [_Variant(network, captured.quantizers, written.codes)]

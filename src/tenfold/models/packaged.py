@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from tenfold.errors import MissingDataError
+from tenfold.errors import MissingDataError, UsageError
 
 _FOLDER = Path(__file__).parents[1] / "weights"
 
@@ -32,6 +34,7 @@ def load_packaged(network: nn.Module, name: str) -> None:
 
     Raises:
         MissingDataError: if none come for this model.
+        UsageError: if the network was built with other options than theirs.
     """
     path = packaged_weights(name)
     if path is None:
@@ -39,4 +42,10 @@ def load_packaged(network: nn.Module, name: str) -> None:
             f"no weights come with Tenfold for {name!r}; there are some for {', '.join(list_packaged()) or 'none'}. "
             "Train it with `tenfold fit`, or build it with pretrained=False."
         )
-    network.load_state_dict(load_file(path))
+    try:
+        network.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        with safe_open(path, framework="pt") as file:
+            options = json.loads(file.metadata()["tenfold"])["architecture"]["options"]
+        told = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise UsageError(f"the weights that come for {name!r} are of the network with {told}; build it so.") from error

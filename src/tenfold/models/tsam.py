@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -66,8 +67,8 @@ class Tsam(nn.Module):
         mode: how flow is followed.
         edge: what stands in for the neighbours before the first and behind the last frame.
         shift: "plain" leaves the flows alone: the TSM twin.
-        quiet_start: begin with an answer of zero everywhere, for a network that corrects a filling which is there
-            already. From the usual start its first corrections are so wrong that the last gate shuts for good.
+        corrects: for a network that says what is to be added to a filling which is there already: the last layer has
+            no gate, which would learn to shut for good, and the first answer is zero everywhere.
     """
 
     multiple = MULTIPLE
@@ -82,14 +83,14 @@ class Tsam(nn.Module):
         mode: Mode = "exact",
         edge: Edge = "zero",
         shift: Shift = "aligned",
-        quiet_start: bool = False,
+        corrects: bool = False,
     ) -> None:
         super().__init__()
         self.mode, self.edge, self.shift_kind = mode, edge, shift
         self.encoder = Encoder(stem, planes, blocks)
-        self.decoder = Decoder([4 * planes * 2**stage for stage in range(4)], decoder)
+        self.decoder = Decoder([4 * planes * 2**stage for stage in range(4)], decoder, gated_end=not corrects)
         initialise_tsam(self)
-        if quiet_start:
+        if corrects:
             nn.init.zeros_(self.decoder.last.conv.feature.weight)
 
     def forward(
@@ -163,6 +164,8 @@ class Tsam(nn.Module):
 class PackedWindow(nn.Module):
     """A network that takes windows, with all its inputs in one tensor, as exported files take them.
 
+    An export leaves the number of frames free, and both sides of the frames up to a multiple.
+
     Frames stand where images stand elsewhere, (T, 11, H, W): the channels are those of `NetworkArguments`, in order. A
     flow is stored with the earlier frame of its pair; what the last frame says of a next one means nothing.
 
@@ -170,9 +173,23 @@ class PackedWindow(nn.Module):
         network: such as `Tsam`.
     """
 
+    takes = "window"
+    multiple = MULTIPLE
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+
+    @staticmethod
+    def pack(window: NetworkArguments) -> Tensor:
+        """Frames (B * T, 11, H, W) of the windows of a batch, one behind the other; no flow leads to the next one's."""
+        length = window.frames.shape[1]
+        fills = (0, 0, 0, 0, 0, 1, 1)  # the last frame of a window trusts no flow
+        maps = (
+            F.pad(one, (0, 0, 0, 0, 0, 0, 0, length - one.shape[1]), value=fill)
+            for one, fill in zip(window, fills, strict=True)
+        )
+        return torch.cat(list(maps), 2).flatten(0, 1)
 
     def forward(self, packed: Tensor) -> Tensor:
         """Painted frames (T, 3, H, W)."""
@@ -230,7 +247,7 @@ def initialise_tsam(network: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     for name, module in network.named_modules():
-        if isinstance(module, GatedConv2d) and name.startswith("encoder."):
+        if isinstance(module, GatedConv2d) and module.gate is not None and name.startswith("encoder."):
             with torch.no_grad():
                 module.gate.weight.copy_(module.feature.weight)
 
@@ -257,7 +274,7 @@ def tsam(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
-    quiet_start: bool = False,
+    corrects: bool = False,
 ) -> Tsam:
     """TSAM in the authors' size; for their weights say mode="compat"."""
     return Tsam(
@@ -268,7 +285,7 @@ def tsam(
         mode=mode,
         edge=edge,
         shift=shift,
-        quiet_start=quiet_start,
+        corrects=corrects,
     )
 
 
@@ -290,7 +307,7 @@ def tsam_small(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
-    quiet_start: bool = False,
+    corrects: bool = False,
 ) -> Tsam:
     """TSAM that fills video on a CPU: a quarter of the channels, half of the blocks."""
     return tsam(
@@ -302,7 +319,7 @@ def tsam_small(
         mode=mode,
         edge=edge,
         shift=shift,
-        quiet_start=quiet_start,
+        corrects=corrects,
     )
 
 
@@ -324,7 +341,7 @@ def tsam_tiny(
     mode: Mode = "exact",
     edge: Edge = "zero",
     shift: Shift = "aligned",
-    quiet_start: bool = False,
+    corrects: bool = False,
     pretrained: bool = False,
 ) -> Tsam:
     """TSAM for trying things out: an eighth of the channels, half of the blocks."""
@@ -337,7 +354,7 @@ def tsam_tiny(
         mode=mode,
         edge=edge,
         shift=shift,
-        quiet_start=quiet_start,
+        corrects=corrects,
     )
     if pretrained:
         load_packaged(network, "tsam_tiny")

@@ -106,12 +106,15 @@ class ShiftedGate(nn.Module):
         out_channels: of the output.
         kernel: side of both kernels.
         is_last: no activation behind the feature branch.
+        gated: False leaves the gate out.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, is_last: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, is_last: bool = False, gated: bool = True
+    ) -> None:
         super().__init__()
         act = nn.Identity() if is_last else nn.LeakyReLU(_SLOPE)
-        self.conv = GatedConv2d(in_channels, out_channels, kernel, act=act)
+        self.conv = GatedConv2d(in_channels, out_channels, kernel, act=act, gated=gated)
 
     def forward(self, x: Tensor, clock: Clock) -> Tensor:
         """(N, in_channels, H, W) to (M, out_channels, H, W), of frames whose neighbours are there."""
@@ -147,9 +150,10 @@ class Decoder(nn.Module):
     Args:
         maps: channels of the encoder's maps.
         widths: channels at 1/4, 1/2 and the full size.
+        gated_end: whether the last layer has a gate.
     """
 
-    def __init__(self, maps: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(self, maps: Sequence[int], widths: Sequence[int], *, gated_end: bool = True) -> None:
         super().__init__()
         quarter, half, full = widths
         self.skip_half = ShiftedGate(maps[1], half, 1)
@@ -160,7 +164,7 @@ class Decoder(nn.Module):
         self.up_half = Enlarge(quarter, half)
         self.mix_half = ShiftedGate(half, half, 3)
         self.up_full = Enlarge(half, full)
-        self.last = ShiftedGate(full, 3, 3, is_last=True)
+        self.last = ShiftedGate(full, 3, 3, is_last=True, gated=gated_end)
 
     def forward(self, maps: Sequence[Tensor], clock: Clock) -> Tensor:
         """Frames (N, 3, H, W) from the encoder's maps."""

@@ -9,6 +9,7 @@ from tenfold.errors import ShapeError
 from tenfold.layers.temporal_align import Flows
 from tenfold.layers.temporal_stream import ClipStream
 from tenfold.models.tsam import NetworkArguments, Tsam, check_frames
+from tenfold.models.tsam_parts import ShiftedBottleneck
 
 
 class TsamStream:
@@ -40,7 +41,7 @@ class TsamStream:
     @property
     def delay(self) -> int:
         """How many further frames a frame waits for: one for each layer in a row that looks at its neighbours."""
-        blocks = sum(len(stage) for stage in self._network.encoder.stages)  # type: ignore[arg-type, misc]
+        blocks = sum(isinstance(module, ShiftedBottleneck) for module in self._network.modules())
         return blocks + 3  # and the three gated convolutions of the decoder that follow each other
 
     @torch.inference_mode()

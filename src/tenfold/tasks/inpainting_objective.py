@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor
 
@@ -18,7 +18,9 @@ from tenfold.tasks.inpainting_losses import (
     reconstruction,
     style,
 )
-from tenfold.tasks.perceptual import VggFeatures
+
+if TYPE_CHECKING:  # torchvision takes seconds to import
+    from tenfold.tasks.perceptual import VggFeatures
 
 Error = Literal["l1", "l2", "release"]
 
@@ -94,5 +96,7 @@ class Objective:
 
     @cached_property
     def _features(self) -> VggFeatures:
+        from tenfold.tasks.perceptual import VggFeatures
+
         assert self.vgg is not None
         return VggFeatures(self.vgg)

@@ -17,9 +17,9 @@ from tenfold.video.flow import Flow, Frame, grid
 Mask = NDArray[np.bool_]
 Window = tuple[slice, slice]
 
-_LEAST_SPEED = 1.5
+_LEAST_SPEED = 1.0
 """Pixels a frame against the background from which on an object counts as moving."""
-_MOTION_WEIGHT = 2.0
+_MOTION_WEIGHT, _NEAR, _LEAST_SHARE = 6.0, 0.35, -2.0
 _MOST_ERROR = 12.0
 """Grey levels: colours that differ by more differ."""
 _HIDDEN_ERROR = 7.2
@@ -73,14 +73,15 @@ def by_residual(step: Step, window: Window, mask: Mask) -> Values:
     Returns:
         (h, w); 0 everywhere for an object at rest.
     """
+    cv2 = require("cv2", "video")
     speed = np.hypot(*(step.back - step.camera)[:, *window])
     trusted = step.trusted[window]
-    core = mask & trusted
-    usual = float(np.median(speed[core])) if np.count_nonzero(core) > 10 else 0.0
-    if usual <= _LEAST_SPEED:
-        return np.zeros(mask.shape, np.float32)
-    weight = _MOTION_WEIGHT * min(1.0, usual / _LEAST_SPEED - 1)
-    logit: Values = weight * np.clip(3 * (speed / usual - 0.5), -2, 1) * np.where(trusted, 1, 0.5).astype(np.float32)
+    core = (mask & trusted).astype(np.float32)
+    spread = max(_NEAR * float(np.count_nonzero(mask)) ** 0.5, 4.0)
+    usual = np.sqrt(cv2.GaussianBlur(speed**2 * core, (0, 0), spread) / (cv2.GaussianBlur(core, (0, 0), spread) + 1e-4))
+    weight = _MOTION_WEIGHT * np.clip(usual / _LEAST_SPEED - 1, 0, 1)
+    share = np.clip(3 * (speed / np.maximum(usual, _LEAST_SPEED) - 0.5), _LEAST_SHARE, 1)
+    logit: Values = (weight * share * np.where(trusted, 1, 0.5)).astype(np.float32)
     return logit
 
 

@@ -35,7 +35,7 @@ class FollowOptions:
             enlarged again.
     """
 
-    longest_side: int = 432
+    longest_side: int = 320
 
     def __post_init__(self) -> None:
         if not 32 <= self.longest_side <= 4096:

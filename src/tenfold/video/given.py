@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tenfold.errors import ShapeError, UsageError, require
 from tenfold.video.flow import Frame
@@ -90,6 +91,14 @@ def at_size(given: Given, size: tuple[int, int], frame_size: tuple[int, int] | N
         given.mask.astype(np.float32), (size[1], size[0]), interpolation=require("cv2", "video").INTER_AREA
     )
     return replace(given, mask=part > 0.5 if (part > 0.5).any() else part > 0)
+
+
+def enlarged(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask at another size (height, width), with a smooth outline."""
+    if mask.shape == size:
+        return mask
+    soft = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(soft) > 0.5
 
 
 def check_given(given: Sequence[Given], frames: int) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tenfold.data.clips import resized
 from tenfold.errors import ShapeError, UsageError
 from tenfold.video.flow import FlowEstimator, Frame
-from tenfold.video.follow import FollowOptions, FollowSession
-from tenfold.video.given import Given, Mask, check_given, mask_of
+from tenfold.video.follow import FollowOptions, FollowSession, working_size
+from tenfold.video.given import Given, Mask, at_size, check_given, enlarged, mask_of
 
 NO_CLASS = {1: "object"}
 """The one category of objects that are followed without classes."""
@@ -89,18 +90,31 @@ class NetworkSegmenter:
             as tenfold.models.compfeat.CompFeat, ready to run.
         labels: names of its classes in their order.
         least_score: what is less sure is not shown, 0..1.
+        longest_side: the larger side, in pixels, that the network was trained at; larger frames are shrunk for it. None
+            takes frames as they are.
+        device: where the network is, such as "cpu" or "cuda".
 
     Raises:
         UsageError: if the score is not allowed.
     """
 
-    def __init__(self, network: Any, labels: Sequence[str], *, least_score: float = 0.3) -> None:
+    def __init__(
+        self,
+        network: Any,
+        labels: Sequence[str],
+        *,
+        least_score: float = 0.3,
+        longest_side: int | None = None,
+        device: str = "cpu",
+    ) -> None:
         if not 0 <= least_score <= 1:
             raise UsageError(f"least_score is {least_score}; allowed is 0 to 1.")
         self.categories: Mapping[int, str] = dict(enumerate(labels, 1))
-        self._network, self._least_score = network, least_score
+        self._network, self._least_score, self._longest_side = network, least_score, longest_side
+        self._device = device
         self._state: Any = None
         self._size: tuple[int, int] | None = None
+        self._working = (1, 1)
         self._names: dict[int, int] = {}
         """Ids by those of the network."""
         self._reserved: set[int] = set()
@@ -111,7 +125,10 @@ class NetworkSegmenter:
 
     def start(self, height: int, width: int) -> None:
         """See Segmenter."""
-        self._state, self._size = self._network.start(height, width), (height, width)
+        self._size = height, width
+        side = self._longest_side or max(self._size)
+        self._working = working_size(self._size, FollowOptions(longest_side=min(max(side, 32), 4096)))
+        self._state = self._network.start(*self._working)
         self._names.clear()
 
     def step(self, frame: Frame, given: Sequence[Given] = ()) -> dict[int, Seen]:
@@ -127,11 +144,13 @@ class NetworkSegmenter:
             raise UsageError("step was called before start; start(height, width) comes first for every video.")
         if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
             raise ShapeError(f"a frame is {frame.dtype} {frame.shape}; needed is uint8 {(*self._size, 3)}.")
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
+        small = np.array(resized(frame, self._working))
+        pixels = torch.from_numpy(small).to(self._device).permute(2, 0, 1)[None].float() / 255
         found, self._state = self._network.step(pixels, self._state)
         seen = self._seen(found, self._least_score)
         if given:
-            boxes = torch.tensor([_box(mask_of(one, frame)) for one in given])
+            masks = [mask_of(at_size(one, self._working, self._size), small) for one in given]
+            boxes = torch.tensor([_box(mask) for mask in masks], device=self._device)
             pointed_at, self._state = self._network.introduce(pixels, self._state, boxes)
             for one, name in zip(given, pointed_at.ids.tolist(), strict=True):
                 if one.id is not None:
@@ -142,12 +161,13 @@ class NetworkSegmenter:
     def _seen(self, found: Any, least_score: float) -> dict[int, Seen]:
         assert self._size is not None
         shown = found.valid & (found.ids >= 0) & (found.scores >= least_score)
-        masks = found.paste(*self._size).cpu().numpy()
+        masks = found.paste(*self._working).cpu().numpy()
         seen = {}
         for at in shown.nonzero()[:, 0].tolist():
-            if masks[at].any():
+            mask = enlarged(masks[at], self._size)
+            if mask.any():
                 name = self._name(int(found.ids[at]))
-                seen[name] = Seen(masks[at], int(found.labels[at]) + 1, float(found.scores[at]))
+                seen[name] = Seen(mask, int(found.labels[at]) + 1, float(found.scores[at]))
         return seen
 
     def _name(self, known: int) -> int:

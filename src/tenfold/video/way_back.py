@@ -26,7 +26,7 @@ from tenfold.errors import DataError, UsageError
 from tenfold.video.erase_follow import Target
 from tenfold.video.flow import Frame
 from tenfold.video.follow import FollowOptions, FollowSession, working_size
-from tenfold.video.given import Given, Mask, at_size
+from tenfold.video.given import Given, Mask, at_size, enlarged
 from tenfold.video.moving import MovingDetector
 
 Progress = Callable[[str, int, int | None], None]
@@ -161,14 +161,7 @@ class WayBack:
         small = {
             int(name): decode_mask({"size": self._size, "counts": one}, *self._size) for name, one in packed.items()
         }
-        return {name: _enlarged(mask, size) for name, mask in small.items()}
-
-
-def _enlarged(mask: Mask, size: tuple[int, int]) -> Mask:
-    if mask.shape == size:
-        return mask
-    soft = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(soft) > 0.5
+        return {name: enlarged(mask, size) for name, mask in small.items()}
 
 
 def _packed(frame: NDArray[np.uint8]) -> bytes:

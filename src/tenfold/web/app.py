@@ -266,7 +266,7 @@ def _add_clips(app: FastAPI, service: Service) -> None:
 
     @app.post("/api/sample", status_code=201)
     async def sample() -> dict[str, Any]:
-        return public(await service.make("clip", "Sample: a rolling dahlia", {"sample": True}))
+        return public(await service.make("clip", "Sample: a drifting dahlia", {"sample": True}))
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:

@@ -76,7 +76,11 @@ def serve_until_stopped(settings: ServeSettings, ready: Callable[[str], None]) -
         UsageError: if the address cannot be had.
         StorageError: if the folder cannot be written.
     """
-    listening = bound_socket(settings)
+    with bound_socket(settings) as listening:
+        _serve(settings, listening, ready)
+
+
+def _serve(settings: ServeSettings, listening: socket.socket, ready: Callable[[str], None]) -> None:
     port = listening.getsockname()[1]
     keys = Keys(settings.password)
     config = uvicorn.Config(

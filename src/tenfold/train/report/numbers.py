@@ -45,6 +45,18 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else UNKNOWN
 
 
+def score(metric: str, value: float) -> str:
+    """A metric as it is told: decibels for PSNR, else a percentage.
+
+    Example:
+        >>> score("top1", 0.9132), score("psnr_filled", 23.456)
+        ('91.3 %', '23.46 dB')
+    """
+    if not metric.startswith("psnr"):
+        return percent(value)
+    return f"{value:.2f} dB" if math.isfinite(value) else UNKNOWN
+
+
 def points(difference: float) -> str:
     """A difference of two fractions in percentage points, with its sign.
 

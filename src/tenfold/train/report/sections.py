@@ -44,7 +44,7 @@ def header(report: Report) -> Html:
 
 def headline(report: Report) -> Html:
     """The four numbers that a reader came for: accuracy, size, BitOPs, MACs."""
-    cards = []
+    cards, main = [], facts.main_metric(report)
     final, start = facts.metric(report, "final"), facts.metric(report, "float")
     widths, width = found.settings(report), found.counted(report)
     if math.isfinite(final):
@@ -54,12 +54,12 @@ def headline(report: Report) -> Html:
             else None
         )
         versus = (
-            join(" against ", whole(numbers.percent(start)), " in float")
+            join(" against ", whole(numbers.score(main, start)), " in float")
             if math.isfinite(start)
             else Html("on the evaluation images")
         )
-        label = facts.metric_label(facts.main_metric(report)) + (f", mean of {len(widths)} widths" if widths else "")
-        cards.append(_card(label, numbers.percent(final), note, versus))
+        label = facts.metric_label(main) + (f", mean of {len(widths)} widths" if widths else "")
+        cards.append(_card(label, numbers.score(main, final), note, versus))
     for quantity, label in facts.COSTS[:3]:
         before, after = facts.cost(report, "before", quantity), facts.cost(report, "after", quantity)
         if not math.isfinite(after):

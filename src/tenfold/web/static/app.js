@@ -288,7 +288,7 @@ function showWork() {
   const isErased = Boolean(erase) && erase.state === "done";
   if (follow && marks.length === 0) marks = [...follow.request.marks];
   byId("mark-hint").textContent = !follow ? "Click on the thing in the picture."
-    : isFollowed ? `Seen in ${follow.result.seen} of ${follow.result.frames} frames. Click again to add a further thing.`
+    : isFollowed ? `Seen in ${follow.result.seen} of ${follow.result.frames} frames. Click on what is missing, or on a further thing.`
     : "Its mask appears while it is followed.";
   if (isErased) byId("mark-hint").textContent = "Drag over the picture to compare before and after.";
   byId("unmark").hidden = !follow;
