@@ -86,6 +86,7 @@ class ExportedStep:
             count = sum(name.startswith(f"{part}.") for name in by_name)
             return tuple(by_name[f"{part}.{at}"] for at in range(count))
 
-        values: dict[str, Any] = {**by_name, "stages": rows("stages"), "pyramid": rows("pyramid")}
-        seen = Look(**{name: values[name] for name in Look._fields})
+        parts: dict[str, Any] = {part: rows(part) for part in ("stages", "pyramid")}
+        parts |= {name: by_name[name] for name in Look._fields if name not in parts}
+        seen = Look(**parts)
         return conclude(only_known(seen, state.memory), state, self.rule, self._support_stride)
