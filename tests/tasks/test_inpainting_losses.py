@@ -70,8 +70,8 @@ def test_the_discriminator_equals_the_official_one(shared):
     _value(loss, values["lsgan_real_loss"])
     loss.backward()
     expected = tensors["grad_in_correct"]
-    # A unit whose input is zero but for rounding takes the other slope on another processor, and changes the gradient of
-    # its receptive field: float32 and float64 differ as much among themselves (0.5 % in all).
+    # A unit whose input is zero but for rounding takes the other slope on another processor, and changes the gradient
+    # in its receptive field: float32 and float64 differ as much among themselves (0.5 % in all).
     missed = (clip.grad - expected).abs() / expected.abs().max()
     assert float((missed > 1e-3).float().mean()) < 0.02
     assert float((clip.grad - expected).norm() / expected.norm()) < 1e-2
