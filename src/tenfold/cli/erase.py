@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from tenfold.cli.output import console, is_first_process, to_stderr, write_json
+from tenfold.cli.bars import shown_bars
+from tenfold.cli.output import to_stderr, write_json
 from tenfold.errors import TenfoldError, UsageError
 
 if TYPE_CHECKING:
@@ -225,10 +225,11 @@ def shown_progress() -> Iterator[EraseProgress]:
     """A bar on a terminal, and an ear for those who want to stop."""
     from tenfold.train.interrupts import stop_requests
 
-    with stop_requests() as request, _bar() as show:
+    with stop_requests() as request, shown_bars(9) as show:
 
         def progress(stage: Literal["follow", "erase"], done: int, total: int | None) -> None:
-            show(stage, done, total)
+            if show is not None:
+                show({"follow": "following", "erase": "erasing"}[stage], done, total)
             if request:
                 raise EraseStopped(
                     f"erasing was stopped ({request.signal_name}). What is done is kept; give the same command again "
@@ -236,22 +237,3 @@ def shown_progress() -> Iterator[EraseProgress]:
                 )
 
         yield progress
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
-    if not (is_first_process() and sys.stderr.isatty()):
-        yield lambda stage, done, total: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
-        work: dict[str, int] = {}
-
-        def show(stage: str, done: int, total: int | None) -> None:
-            if stage not in work:
-                work[stage] = bar.add_task({"follow": "following", "erase": "erasing"}[stage], total=total)
-            bar.update(work[stage], completed=done, total=total)  # type: ignore[arg-type]
-
-        yield show

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from tenfold.cli.bars import shown_bars
 from tenfold.cli.filling_network import make_filling
-from tenfold.cli.output import console, is_first_process, to_stderr, write_json
+from tenfold.cli.output import to_stderr, write_json
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -147,13 +148,5 @@ def _tell(report: InpaintReport) -> None:
 
 @contextmanager
 def _shown_progress() -> Iterator[FrameProgress | None]:
-    """A bar on a terminal; nothing in a pipe."""
-    if not (is_first_process() and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("inpainting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
-        work = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(work, completed=done, total=total)
+    with shown_bars(len("inpainting")) as show:
+        yield show and partial(show, "inpainting")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from tenfold.cli.output import console, is_first_process, to_stderr, write_json
+from tenfold.cli.bars import shown_bars
+from tenfold.cli.output import to_stderr, write_json
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
     from tenfold.video.segment import NetworkSegmenter
-    from tenfold.video.segment_files import Progress, SegmentReport
+    from tenfold.video.segment_files import SegmentReport
 
 _MOST_SHOWN = 20
 
@@ -75,7 +73,7 @@ def segment(
 
     targets, frames_a_second = parse_targets(box, click, mask), parse_rate(rate)
     segmenter = None if network is None else _opened(network, least_score, device)
-    with _shown_progress() as progress:
+    with shown_bars(14) as progress:
         report = segment_clip(
             clip,
             out,
@@ -131,24 +129,3 @@ def _tell(report: SegmentReport) -> None:
     )
     if report.overlay is not None:
         to_stderr(f"[dim]{report.overlay}[/]")
-
-
-@contextmanager
-def _shown_progress() -> Iterator[Progress | None]:
-    """A bar for each thing that is done, on a terminal; nothing in a pipe."""
-    if not (is_first_process() and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console(sys.stderr), transient=True) as bars:
-        work: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int | None) -> None:
-            if what not in work:
-                work[what] = bars.add_task(what, total=total)
-            bars.update(work[what], completed=done, total=total)
-
-        yield show

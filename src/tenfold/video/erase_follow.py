@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from tenfold.data.clips import resized
 from tenfold.data.record_files import RecordFile
 from tenfold.data.video import VideoFrame, VideoReader
 from tenfold.errors import ShapeError, UsageError
-from tenfold.video.follow import FollowOptions, FollowSession
-from tenfold.video.given import Given
+from tenfold.video.follow import FollowOptions, FollowSession, working_size
+from tenfold.video.given import Given, enlarged
+from tenfold.video.kept_frames import packed, unpacked
 from tenfold.video.mask_store import MaskStore
 from tenfold.video.moving import MovingDetector
 
@@ -115,8 +115,7 @@ def follow_targets(
     options = options or FollowOptions()
     size = (video.info.height, video.info.width)
     session = FollowSession(options)
-    scale = min(1.0, options.longest_side / max(size))
-    working = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    working = working_size(size, options)
     pending = list(enumerate(targets, 1))
     detector = MovingDetector(options.longest_side)
     begun: dict[int, list[Given]] = {}
@@ -126,9 +125,9 @@ def follow_targets(
         for frame in video:
             due = {name: _given(one, frame, video.info.rate, size, detector) for name, one in pending}
             if pending:
-                spool.append(frame.index, _packed(resized(frame.image, working)))
+                spool.append(frame.index, packed(resized(frame.image, working)))
             pending = [(name, one) for name, one in pending if due[name] is None]
-            given = [_named(one, name) for name, one in due.items() if one is not None]
+            given = [replace(one, id=name) for name, one in due.items() if one is not None]
             if given and not begun and before is not None:
                 session.step(before)  # motion helps to tell what is pointed at
             if given or begun:
@@ -149,12 +148,12 @@ def _follow_back(spool: RecordFile, begun: dict[int, list[Given]], store: MaskSt
     """From the last pointing back to the first frame."""
     session = FollowSession(options)
     for number in range(max(begun), -1, -1):
-        masks = session.step(_unpacked(spool.read(number)), begun.get(number, ()))
+        masks = session.step(unpacked(spool.read(number)), begun.get(number, ()))
         if number in begun and len(begun) == 1:
             continue  # the way forward has it
         small = np.any(list(masks.values()), axis=0)
         if small.any():
-            store.write(number, store.read(number) | _enlarged(small, store.size))
+            store.write(number, store.read(number) | enlarged(small, store.size))
 
 
 def _given(
@@ -172,10 +171,6 @@ def _id(given: Given) -> int:
     return given.id
 
 
-def _named(given: Given, name: int) -> Given:
-    return Given(mask=given.mask, box=given.box, click=given.click, id=name)
-
-
 def _union(masks: _Masks, size: tuple[int, int]) -> NDArray[np.bool_]:
     union = np.zeros(size, np.bool_)
     for mask in masks.values():
@@ -187,22 +182,6 @@ def _small(mask: NDArray[np.bool_], name: int, size: tuple[int, int]) -> Given:
     part = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BOX)
     small = np.asarray(part) > 0.5
     return Given(mask=small if small.any() else np.asarray(part) > 0, id=name)
-
-
-def _enlarged(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    part = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(part) > 0.5
-
-
-def _packed(frame: NDArray[np.uint8]) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(frame).save(content, "JPEG", quality=95, subsampling=0)
-    return content.getvalue()
-
-
-def _unpacked(content: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
-        return np.array(picture)
 
 
 def _after_end(target: Target, count: int, rate: Fraction) -> str:

@@ -5,17 +5,12 @@ Frames up to the last one that something is given on are kept on the disk, small
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from tenfold.data.clip_video import PictureVideo
 from tenfold.data.clips import resized
@@ -27,6 +22,7 @@ from tenfold.video.erase_follow import Target
 from tenfold.video.flow import Frame
 from tenfold.video.follow import FollowOptions, FollowSession, working_size
 from tenfold.video.given import Given, Mask, at_size, enlarged
+from tenfold.video.kept_frames import packed, unpacked
 from tenfold.video.moving import MovingDetector
 
 Progress = Callable[[str, int, int | None], None]
@@ -81,7 +77,7 @@ def begin(
     with RecordFile(folder / "frames", write=True) as kept:
         for frame in video:
             small = resized(frame.image, begun.size)
-            kept.append(frame.index, _packed(small))
+            kept.append(frame.index, packed(small))
             due = [name for name, one in pending.items() if one.is_in(frame, video.info.rate)]
             given = [replace(pending.pop(name).given(size), id=name) for name in due]
             masks = _covered(before, frame.image, given, options)
@@ -137,7 +133,7 @@ class WayBack:
         with RecordFile(folder / "frames") as frames:
             for number in range(begun.latest, -1, -1):
                 given = [at_size(one, begun.size) for one in begun.given.get(number, ())]
-                masks = session.step(_unpacked(frames.read(number)), given)
+                masks = session.step(unpacked(frames.read(number)), given)
                 earlier = {name: mask for name, mask in masks.items() if first[name] > number and mask.any()}
                 if earlier:
                     packed = {name: encode_mask(mask)["counts"] for name, mask in earlier.items()}
@@ -162,14 +158,3 @@ class WayBack:
             int(name): decode_mask({"size": self._size, "counts": one}, *self._size) for name, one in packed.items()
         }
         return {name: enlarged(mask, size) for name, mask in small.items()}
-
-
-def _packed(frame: NDArray[np.uint8]) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(frame).save(content, "JPEG", quality=95, subsampling=0)
-    return content.getvalue()
-
-
-def _unpacked(content: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
-        return np.array(picture)
