@@ -52,7 +52,15 @@ def run(kind: str, seed: int, data: str, work: str) -> dict[str, Any]:
             task,
             methods,
             budget,
-            config=TrainConfig(epochs=epochs, batch_size=100, lr=RATE, weight_decay=4e-5, seed=seed, device="cpu"),
+            config=TrainConfig(
+                epochs=epochs,
+                batch_size=100,
+                lr=RATE,
+                weight_decay=4e-5,
+                seed=seed,
+                device="cpu",
+                eval_epochs=5,
+            ),
             run_dir=folder / part,
             quiet=True,
             resume=True,
@@ -75,7 +83,7 @@ def run(kind: str, seed: int, data: str, work: str) -> dict[str, Any]:
         "macs": cost["macs"],
         "bytes": cost["size_bytes"],
         "params": cost["params"],
-        "curve": [row["top1"] for part in parts for row in part.report["curves"]],
+        "curve": [row["top1"] for part in parts for row in part.report["curves"] if "top1" in row],
         "seconds": round(sum(part.report["seconds"] for part in parts), 1),
     }
 

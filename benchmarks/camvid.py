@@ -81,6 +81,7 @@ def run(name: str, seed: int, data: str, work: str, subset: int | None, epochs: 
         epochs=epochs or SETTING["float_epochs" if is_float else "epochs"],
         batch_size=SETTING["batch_size"],
         eval_batch_size=16,
+        eval_epochs=5,
         lr=RATES[is_float],
         calibration_batches=0 if is_float else 5,
         seed=seed,
@@ -94,7 +95,7 @@ def run(name: str, seed: int, data: str, work: str, subset: int | None, epochs: 
         "metrics": result.report["metrics"]["final"],
         "cost": result.report["cost"]["after"],
         "used": result.report.get("found", {}).get("fracbits", {}).get("used"),
-        "curve": [row["miou"] for row in result.report["curves"]],
+        "curve": [row["miou"] for row in result.report["curves"] if "miou" in row],
         "seconds": round(result.report["seconds"]),
         "files": exported(place, data, ["float"] if is_float else PROFILES),
     }

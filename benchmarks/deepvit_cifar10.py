@@ -125,6 +125,7 @@ def run(kind: str, depth: int, seed: int, data: str, work: str, steps: int | Non
         clip_grad=1.0,
         seed=seed,
         device="cpu",
+        eval_epochs=4,
     )
     place = folder_of(work, kind, depth, seed)
     result = fit(
@@ -143,7 +144,7 @@ def run(kind: str, depth: int, seed: int, data: str, work: str, steps: int | Non
         "depth": depth,
         "seed": seed,
         "top1": result.metrics["top1"],
-        "curve": [row["top1"] for row in report["curves"]],
+        "curve": [row["top1"] for row in report["curves"] if "top1" in row],
         "train_loss": [row["train_loss"] for row in report["curves"]],
         "macs": report["cost"]["after"]["macs"],
         "params": report["cost"]["after"]["params"],

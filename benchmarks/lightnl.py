@@ -122,6 +122,7 @@ def train(network: Any, name: str, seed: int, settings: argparse.Namespace, meth
         ema_decay=0.99,
         seed=seed,
         device="cpu",
+        eval_epochs=settings.epochs,
     )
     place = Path(settings.work) / f"{name}-{seed}".replace(" ", "-").replace(",", "")
     budget = Budget(**limits) if limits else None

@@ -43,6 +43,16 @@ def test_without_a_terminal_there_is_one_plain_line_an_epoch():
     ] + ["a line that stays"]
 
 
+def test_an_epoch_without_an_evaluation_has_no_metrics():
+    row = {name: value for name, value in ROW.items() if name not in ("eval_loss", "top1")}
+    for terminal in (False, True):
+        display = display_on(terminal)
+        with display.live(epochs=3, steps_per_epoch=10):
+            display.epoch(row)
+            display.epoch({**ROW, "epoch": 2})
+        assert display._console.file.getvalue().count("0.7500") == 1
+
+
 def test_on_a_terminal_there_is_a_bar_and_a_table_with_one_head():
     text = shown_on(terminal=True)
     assert text.count("eval loss") == 1

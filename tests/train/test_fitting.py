@@ -509,3 +509,16 @@ def test_an_artifact_that_does_not_fit_is_refused(tmp_path):
 
 def test_the_default_configuration_is_used_without_one():
     assert TrainConfig().epochs == 30
+
+
+def test_epochs_may_go_by_without_an_evaluation_and_the_weights_are_the_same(tmp_path):
+    every = run_fit(tmp_path / "every", config={"epochs": 3})
+    seldom = run_fit(tmp_path / "seldom", config={"epochs": 3, "eval_epochs": 2})
+    rows = seldom.report["curves"]
+    assert ["top1" in row for row in rows] == ["eval_loss" in row for row in rows] == [False, True, True]
+    assert rows[1]["top1"] == every.report["curves"][1]["top1"]
+    assert seldom.metrics == every.metrics
+    assert seldom.report["metrics"]["best"]["epoch"] in (2, 3)
+    assert (tmp_path / "seldom" / "checkpoints" / "best.safetensors").exists()
+    for one, other in zip(every.network.parameters(), seldom.network.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -178,6 +178,15 @@ def test_values_that_are_not_finite_break_the_curve_and_never_become_zero():
     assert "Learning curves" in reader.text
 
 
+def test_epochs_that_were_not_evaluated_leave_no_gap_in_the_curve():
+    rows = [
+        {"epoch": i, "train_loss": 1.0 / i} | ({"eval_loss": 1.2 / i, "top1": 0.1 * i} if i % 2 else {})
+        for i in range(1, 6)
+    ]
+    page, _ = read(sample(curves=rows))
+    assert len(re.findall(r'd="M[\d. ]+(?:L[\d. ]+){2}"', page)) >= 2  # three points each of eval loss and accuracy
+
+
 def test_a_run_that_lost_its_loss_at_once_says_so():
     _, reader = read(sample(curves=[{"epoch": 1, "train_loss": None, "eval_loss": None, "top1": None}]))
     assert "No finite value was recorded." in reader.text

@@ -217,7 +217,8 @@ def _measure_on(
         curves = result.report["curves"]
     for row in curves[:-1]:
         for name in ("train_loss", task.main_metric):
-            found[f"{order.kind}.{name}_{row['epoch']:.0f}"] = row[name] if row[name] is not None else math.nan
+            if name in row:  # not every epoch need be evaluated
+                found[f"{order.kind}.{name}_{row['epoch']:.0f}"] = math.nan if row[name] is None else row[name]
     first = {task.main_metric: result.metrics[task.main_metric]}
     found |= {f"{order.kind}/{name}": value for name, value in {**first, **result.metrics}.items() if name != "loss"}
     return found

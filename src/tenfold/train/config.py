@@ -31,6 +31,8 @@ class TrainConfig:
     """Images per optimiser step, over all processes together."""
     eval_batch_size: int = 256
     """Images per evaluation batch, in each process."""
+    eval_epochs: int = 1
+    """Evaluate after every so many epochs, and after the last; the best is the best of those evaluated."""
 
     optimizer: Literal["sgd", "rmsprop_tf", "adamw"] = "sgd"
     """SGD with momentum, RMSprop with TensorFlow's epsilon inside the root (timm), or AdamW."""
@@ -206,6 +208,7 @@ _RULES: dict[str, Rule] = {
     "epochs": _COUNT,
     "batch_size": _POSITIVE_COUNT,
     "eval_batch_size": _POSITIVE_COUNT,
+    "eval_epochs": _POSITIVE_COUNT,
     "optimizer": _choice("sgd", "rmsprop_tf", "adamw"),
     "lr": _POSITIVE,
     "momentum": _BELOW_ONE,

@@ -105,22 +105,27 @@ class Display:
         """Add the row of a finished epoch.
 
         Args:
-            row: "epoch" (from 1), "lr", "train_loss", "eval_loss", the metric, "seconds" and "data_seconds".
+            row: "epoch" (from 1), "lr", "train_loss", "seconds" and "data_seconds"; of an evaluated epoch also "eval_loss"
+                and the metric.
             status: what methods have to show, as short texts by name.
         """
+
+        def evaluated(name: str) -> str:
+            return f"{row[name]:.4f}" if name in row else ""
+
         cells = {
             "epoch": f"{row['epoch']:.0f}/{self._epochs}",
             "lr": f"{row['lr']:.2e}",
             "train loss": f"{row['train_loss']:.4f}",
-            "eval loss": f"{row['eval_loss']:.4f}",
-            self._metric: f"{row[self._metric]:.4f}",
+            "eval loss": evaluated("eval_loss"),
+            self._metric: evaluated(self._metric),
             "time": f"{row['seconds']:.1f} s",
             "data": f"{row['data_seconds'] / max(row['seconds'], 1e-9):.0%}",
             **(status or {}),
         }
         self._status = status or {}
         if not self._console.is_terminal:
-            self.note(", ".join(f"{name} {cell}" for name, cell in cells.items()))
+            self.note(", ".join(f"{name} {cell}" for name, cell in cells.items() if cell))
             return
         for name, cell in cells.items():
             least = 2 * len(f"{self._epochs}") + 1 if name == "epoch" else _LEAST_WIDTHS.get(name, 0)

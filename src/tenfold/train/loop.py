@@ -74,7 +74,7 @@ class Loop:
         while run.epoch < run.config.epochs:
             run.network.train()
             self._train_epoch()
-            metrics = self._evaluate()
+            metrics = self._evaluate() if run.evaluates_now else None
             self._count_time()
             row = run.end_epoch(metrics, self._task.main_metric)
             self._journal.write("epoch", row)

@@ -153,20 +153,25 @@ class Run:
             self.average.update(self.network, step=self.step if self.config.ema_warmup else None)
         self.schedule.step_update(self.step)
 
-    def end_epoch(self, metrics: Mapping[str, float], main_metric: str) -> dict[str, float]:
-        """Count a finished epoch; returns its row in the curves."""
+    @property
+    def evaluates_now(self) -> bool:
+        """Whether the epoch under way ends with an evaluation."""
+        return (self.epoch + 1) % self.config.eval_epochs == 0 or self.epoch + 1 == self.config.epochs
+
+    def end_epoch(self, metrics: Mapping[str, float] | None, main_metric: str) -> dict[str, float]:
+        """Count a finished epoch, evaluated or not; returns its row in the curves."""
+        evaluated = {"eval_loss" if name == "loss" else name: value for name, value in (metrics or {}).items()}
         row = {
             "epoch": self.epoch + 1,
             "step": self.step,
             "lr": self.last_lr,
             "train_loss": self.loss_sum / max(1, self.batch),
-            "eval_loss": metrics["loss"],
-            **{name: value for name, value in metrics.items() if name != "loss"},
+            **evaluated,
             "seconds": self.epoch_seconds,
             "data_seconds": self.data_seconds,
         }
         self.curves.append(row)
-        if self.best is None or row[main_metric] > self.best[main_metric]:
+        if evaluated and (self.best is None or row[main_metric] > self.best[main_metric]):
             self.best = row
         self.epoch += 1
         self.batch = 0

@@ -130,7 +130,11 @@ def curves(report: Report) -> Html | None:
     name = facts.main_metric(report)
 
     def line(key: str, label: str, style: str) -> Line:
-        points = [(facts.number(row.get("epoch", at + 1)), facts.number(row.get(key))) for at, row in enumerate(epochs)]
+        points = [
+            (facts.number(row.get("epoch", at + 1)), facts.number(row[key]))
+            for at, row in enumerate(epochs)
+            if key in row  # not every epoch need be evaluated
+        ]
         return Line(label, style, [(x, y) for x, y in points if math.isfinite(x)])
 
     widths = found.widths_of(epochs, name)
