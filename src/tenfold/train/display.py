@@ -105,7 +105,7 @@ class Display:
         """Add the row of a finished epoch.
 
         Args:
-            row: "epoch" (from 1), "lr", "train_loss", "seconds" and "data_seconds"; of an evaluated epoch also "eval_loss"
+            row: "epoch" (from 1), "lr", "train_loss", "seconds" and "data_seconds"; if it was evaluated, "eval_loss"
                 and the metric.
             status: what methods have to show, as short texts by name.
         """
