@@ -17,7 +17,6 @@ from tenfold.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_side
 from tenfold.errors import DataError, UnknownNameError
 from tenfold.tasks.epochs import (
     Rows,
-    batches_per_epoch,
     check_positive,
     check_subset,
     evaluation_rows,
@@ -81,15 +80,6 @@ class Classification(Task):
     def eval_size(self) -> int:
         """Evaluation images, of all ranks together."""
         return len(self.dataset.evaluation.targets)
-
-    def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
-        """Training steps in one epoch: whole batches only, but one batch where there are fewer images.
-
-        Args:
-            batch_size: images that one rank gets in a step.
-            world_size: number of ranks.
-        """
-        return batches_per_epoch(self.train_size, batch_size, world_size)
 
     def train_batches(
         self,

@@ -15,7 +15,7 @@ from tenfold.data import Draws, prefetch
 from tenfold.data.dense import side_by_side
 from tenfold.errors import DataError
 from tenfold.models.tsam import NetworkArguments
-from tenfold.tasks.epochs import batches_per_epoch, check_positive, check_subset, evaluation_rows, training_rows
+from tenfold.tasks.epochs import check_positive, check_subset, evaluation_rows, training_rows
 from tenfold.tasks.inpainting_batches import WindowTargets, stack_windows
 from tenfold.tasks.inpainting_objective import Objective
 from tenfold.tasks.inpainting_windows import PreparedWindow, WindowMaker
@@ -89,15 +89,6 @@ class Inpainting(Task):
     def eval_size(self) -> int:
         """Windows to judge by, of all ranks together."""
         return len(self.evaluation.sources)
-
-    def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
-        """Training steps in one epoch: whole batches only, but one batch where there are fewer windows.
-
-        Args:
-            batch_size: windows that one rank gets in a step.
-            world_size: number of ranks.
-        """
-        return batches_per_epoch(self.train_size, batch_size, world_size)
 
     def train_batches(
         self,

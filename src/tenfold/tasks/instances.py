@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tenfold.data import Draws, prefetch
 from tenfold.data.dense import side_by_side
 from tenfold.errors import DataError, UsageError
-from tenfold.tasks.epochs import Rows, batches_per_epoch, check_positive, check_subset, evaluation_rows, training_rows
+from tenfold.tasks.epochs import Rows, check_positive, check_subset, evaluation_rows, training_rows
 from tenfold.tasks.found_tracks import FoundTrack, gather_tracks
 from tenfold.tasks.instance_batches import ClipInputs, ClipTargets, as_pixels, draw_item, stack_items
 from tenfold.tasks.instance_sources import ClipSource, source_facts
@@ -104,15 +104,6 @@ class VideoInstances(Task):
     def eval_size(self) -> int:
         """Clips to judge by, of all ranks together."""
         return self._judged_ends[-1]
-
-    def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
-        """Training steps in one epoch: whole batches only, but one batch where there are fewer items.
-
-        Args:
-            batch_size: items that one rank gets in a step.
-            world_size: number of ranks.
-        """
-        return batches_per_epoch(self.train_size, batch_size, world_size)
 
     def train_batches(
         self,

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tenfold.batches import Inputs, Targets, call
+from tenfold.tasks.epochs import batches_per_epoch
 
 if TYPE_CHECKING:  # torchmetrics takes two seconds to import, and only an evaluation needs it
     from torchmetrics import MetricCollection
@@ -43,8 +44,18 @@ class Task(Protocol):
     takes: str = "image"
     """What the network takes: an "image", or a "window" of a video with its masks and flows."""
 
+    @property
+    def train_size(self) -> int:
+        """Items in one epoch of training: images, windows or clips."""
+
     def batches_per_epoch(self, batch_size: int, world_size: int = 1) -> int:
-        """Training steps in one epoch."""
+        """Training steps in one epoch: whole batches only, but one batch where there are fewer items.
+
+        Args:
+            batch_size: items that one rank gets in a step.
+            world_size: number of ranks.
+        """
+        return batches_per_epoch(self.train_size, batch_size, world_size)
 
     def train_batches(
         self,
