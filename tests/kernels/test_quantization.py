@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tenfold.kernels import blocks, library, quantization
-from tenfold.quant import operators
+from tenfold.quant import interpolation, operators
 from tenfold.quant.schemes import FLOAT_BITS, SCHEMES
 
 pytestmark = pytest.mark.skipif(library.native() is None, reason=f"no native kernels: {library.state()[1]}")
@@ -65,6 +65,44 @@ def test_weights(name, scheme, bits):
         flipped = (got - twin).abs() > 2e-6  # where tanh differs by 3e-7 at the border of two levels
         assert flipped.float().mean() < 1e-3
     assert_same(*both(lambda: operators.round_weight(weight.float().tanh(), bits, scheme)))
+
+
+FRACTIONS = (0.0, 0.4, 1.0, 2.5, 3.0, 7.9, 8.0)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_activations_between_two_bit_widths(name, two_sided, scheme):
+    values, alpha = SHAPES[name].clone(memory_format=torch.preserve_format), torch.tensor(-1.3)
+    gradient = torch.randn(values.shape)
+    for bits in map(torch.tensor, FRACTIONS if scheme != "symmetric" else (2.0, 2.5, 8.0)):
+        for upper_is_next in (False, True):
+            options = (scheme, two_sided, True, upper_is_next)
+            got, twin = both(lambda o=options, b=bits: interpolation.interpolate_activation(values, alpha, b, *o))
+            assert_same(got, twin)
+            arguments = (gradient, values, got, alpha, bits, *options)
+            (masked, *sums), (twin_masked, *twin_sums) = both(
+                lambda arguments=arguments: interpolation.interpolate_activation_backward(*arguments)
+            )
+            assert_same(masked, twin_masked)
+            for one, other in zip(sums, twin_sums, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["channels last", "contiguous", "a row", "with gaps", "half"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_weights_between_two_bit_widths(name, scheme):
+    weight, gradient = SHAPES[name], torch.randn(SHAPES[name].shape)
+    for bits in map(torch.tensor, FRACTIONS if scheme != "symmetric" else (2.0, 2.5, 8.0)):
+        options = (bits, scheme, False, False, True)
+        assert_same(*both(lambda o=options: interpolation.interpolate_weight(weight, *o)))
+        slope, twin_slope = both(lambda o=options: interpolation.interpolate_weight_backward(gradient, weight, *o))
+        torch.testing.assert_close(slope, twin_slope, rtol=1e-4, atol=1e-4)
+        clamped = (bits, scheme, False, True, True)
+        got, twin = both(lambda o=clamped: interpolation.interpolate_weight(weight, *o))
+        flipped = (got - twin).abs() > 2e-6  # where tanh differs by 3e-7 at the border of two levels
+        assert flipped.float().mean() < 1e-3
 
 
 def test_tanh_is_exact_enough_and_the_same_in_any_tensor():

@@ -23,6 +23,8 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
         [_pointer, _pointer, _long, _float, _float, _float, _float, _int, _float, _float],
         None,
     ),
+    "interpolate": ([_pointer, _pointer, _long, _pointer], None),
+    "interpolate_slope": ([_pointer, _pointer, _long, _pointer, _pointer], None),
     "clip_backward": ([_pointer, _pointer, _pointer, _pointer, _long, _float, _float, _int, _pointer], None),
     "tanh": ([_pointer, _pointer, _long], None),
     "moments": ([_pointer, _long, _pointer], None),

@@ -6,7 +6,8 @@ are in `quant/operators.py`, which asks `serves` first.
 
 from __future__ import annotations
 
-from typing import Any
+import ctypes
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -72,6 +73,49 @@ def affine_round(
 
     each_block(values.numel(), work)
     return out
+
+
+class Interpolation(ctypes.Structure):
+    """A quantizer between two grids: `unit (q_0(u) + share (q_1(u) - q_0(u))) + offset`, u in [0, 1].
+
+    A grid with steps puts u on `level(u steps) / steps`, where grids that cut down end at the level `top`; one without
+    steps is the constant `zero`. `u = clamp(values scale + shift, 0, 1)`.
+    """
+
+    _fields_: ClassVar = [
+        ("scale", ctypes.c_float),
+        ("shift", ctypes.c_float),
+        ("steps", ctypes.c_float * 2),
+        ("top", ctypes.c_float * 2),
+        ("share", ctypes.c_float),
+        ("zero", ctypes.c_float),
+        ("unit", ctypes.c_float),
+        ("offset", ctypes.c_float),
+        ("kind", ctypes.c_int32),
+    ]
+
+
+def interpolate(values: Tensor, out: Tensor, options: Interpolation) -> Tensor:
+    """Quantize between two grids; `out` may be `values`."""
+    library, source, target = required(), values.data_ptr(), out.data_ptr()
+
+    def work(start: int, length: int) -> None:
+        library.interpolate(source + _BYTES * start, target + _BYTES * start, length, ctypes.byref(options))
+
+    each_block(values.numel(), work)
+    return out
+
+
+def interpolate_slope(gradient: Tensor, values: Tensor, options: Interpolation) -> float:
+    """`<gradient, q_1(u) - q_0(u)>`."""
+    library, pointers = required(), [one.data_ptr() for one in (gradient, values)]
+
+    def work(start: int, length: int, sums: Any) -> None:
+        places = [one + _BYTES * start for one in pointers]
+        library.interpolate_slope(*places, length, ctypes.byref(options), sums)
+
+    (slope,) = sum_blocks(values.numel(), 1, work)
+    return slope
 
 
 def clip_backward(

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tenfold.kernels import quantization as native
 from tenfold.quant.operators import (
     clipping_level,
-    inner_product,
-    mask_outside,
+    dense,
+    laid_out_as,
+    quantize_activation_backward,
     quantize_weight_backward,
     squash,
     weight_peak,
@@ -45,9 +47,13 @@ def interpolate_weight(
     Returns:
         float32 tensor of the weight's shape.
     """
-    unit, peak = _unit_weight(weight, per_channel, clamp)
-    mixed = _mix(unit, _as_rows(bits, weight), check_scheme(scheme), 0.5, upper_is_next)
-    mixed = mixed.mul_(2).sub_(1)
+    values, peak = _values(weight, per_channel, clamp)
+    if not per_channel and _is_shared(bits) and native.serves(values):
+        options = _options(bits, scheme, 0.5, upper_is_next, scale=0.5 / peak, shift=0.5, unit=2, offset=-1)
+        mixed = native.interpolate(values, torch.empty_like(values), options)
+    else:
+        unit = values.mul(0.5 / peak).add_(0.5)
+        mixed = _mix(unit, _as_rows(bits, weight), check_scheme(scheme), 0.5, upper_is_next).mul_(2).sub_(1)
     return mixed if clamp else mixed.mul_(peak)
 
 
@@ -61,8 +67,14 @@ def interpolate_weight_backward(
     gradient: Tensor, weight: Tensor, bits: Tensor, scheme: str, per_channel: bool, clamp: bool, upper_is_next: bool
 ) -> Tensor:
     """Gradient of `interpolate_weight` for the bits: 2 sum g (q_h - q_l), over each kernel or over all."""
-    unit, peak = _unit_weight(weight, per_channel, clamp)
-    gap = _gap(unit, _as_rows(bits, weight), check_scheme(scheme), 0.5, upper_is_next)
+    values, peak = _values(weight, per_channel, clamp)
+    if not per_channel and _is_shared(bits):
+        gradient = laid_out_as(values, gradient)
+        if native.serves(values, gradient):
+            options = _options(bits, scheme, 0.5, upper_is_next, scale=0.5 / peak, shift=0.5)
+            slope = 2 * native.interpolate_slope(gradient, values, options)
+            return bits.new_tensor(slope if clamp else slope * float(peak), dtype=torch.float32)
+    gap = _gap(values.mul(0.5 / peak).add_(0.5), _as_rows(bits, weight), check_scheme(scheme), 0.5, upper_is_next)
     products = gap.mul_(gradient).mul_(2) if clamp else gap.mul_(gradient).mul_(2 * peak)
     return products.flatten(1).sum(1) if bits.dim() else products.sum()
 
@@ -109,9 +121,11 @@ def interpolate_activation(
     Returns:
         float32 tensor of the input's shape.
     """
-    level = clipping_level(alpha)
-    unit = _unit_activation(input, level, two_sided)
-    mixed = _mix(unit, bits, check_scheme(scheme), 0.5 if two_sided else 0.0, upper_is_next)
+    level, zero = clipping_level(alpha), 0.5 if two_sided else 0.0
+    if _is_shared(bits) and native.serves(input):
+        options = _activation_options(level, bits, scheme, two_sided, upper_is_next)
+        return native.interpolate(input, torch.empty_like(input), options)
+    mixed = _mix(_unit_activation(input, level, two_sided), bits, check_scheme(scheme), zero, upper_is_next)
     return mixed.mul_(2 * level).sub_(level) if two_sided else mixed.mul_(level)
 
 
@@ -134,37 +148,22 @@ def interpolate_activation_backward(
     calibrated: bool,
     upper_is_next: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `interpolate_activation` for the input, for alpha and for the bits: A sum g (q_h - q_l).
-
-    For bits that the whole tensor shares, only the quantizer that weighs less is computed again: the other one follows
-    from the output.
-    """
+    """Gradients of `interpolate_activation` for the input, for alpha and for the bits: A sum g (q_h - q_l)."""
+    masked, for_alpha = quantize_activation_backward(gradient, input, output, alpha, two_sided, calibrated)
     level = clipping_level(alpha)
-    gradient, values = gradient.float(), input.float()
-    masked = mask_outside(gradient, values, level, two_sided)
-    output_product = inner_product(gradient, output)
-    clipped = output if calibrated else values.clamp(-level if two_sided else torch.zeros_like(level), level)
-    reference_product = output_product if calibrated else inner_product(gradient, clipped)
-    slope = (reference_product - inner_product(masked, values)) / level
-    unit, zero = _unit_activation(input, level, two_sided), 0.5 if two_sided else 0.0
     span = 2 * level if two_sided else level
-    if bits.dim() or not bits.is_cpu:
-        gap = _gap(unit, bits, check_scheme(scheme), zero, upper_is_next)
-        for_bits = gap.mul_(gradient).mul_(span).sum_to_size(bits.shape)
-    else:
-        low = int(bits.floor())
-        share = float(bits) - low
-        if share == 0 and not upper_is_next:
-            for_bits = torch.zeros_like(bits, dtype=torch.float32)
-        else:
-            # mixed = q_l + share (q_h - q_l), so (q_h - q_l) = (mixed - q_l) / share = (q_h - mixed) / (1 - share).
-            other = low if share >= 0.5 else low + 1
-            known = _quantized(unit, other, check_scheme(scheme), zero).mul_(span)
-            if two_sided:
-                known.sub_(level)
-            distance = output_product - inner_product(gradient, known)
-            for_bits = distance / share if share >= 0.5 else -distance / (1 - share)
-    return masked, torch.where(alpha < 0, -slope, slope), for_bits.to(torch.float32)
+    if _is_shared(bits):
+        if bits == bits.floor() and not upper_is_next:
+            return masked, for_alpha, torch.zeros_like(bits, dtype=torch.float32)
+        gradient = laid_out_as(input, gradient)
+        if native.serves(input, gradient):
+            options = _activation_options(level, bits, scheme, two_sided, upper_is_next)
+            slope = float(span) * native.interpolate_slope(gradient, input, options)
+            return masked, for_alpha, bits.new_tensor(slope, dtype=torch.float32)
+    unit = _unit_activation(input, level, two_sided)
+    gap = _gap(unit, bits, check_scheme(scheme), 0.5 if two_sided else 0.0, upper_is_next)
+    for_bits = gap.mul_(gradient).mul_(span).sum_to_size(bits.shape)
+    return masked, for_alpha, for_bits.to(torch.float32)
 
 
 @interpolate_activation_backward.register_fake
@@ -203,11 +202,51 @@ def _as_rows(bits: Tensor, weight: Tensor) -> Tensor:
     return bits.view(-1, *[1] * (weight.dim() - 1)) if bits.dim() else bits
 
 
-def _unit_weight(weight: Tensor, per_channel: bool, clamp: bool) -> tuple[Tensor, Tensor]:
-    """The weight brought to [0, 1], in memory of its own, and the largest magnitude that it was divided by."""
-    values = squash(weight) if clamp else weight.float()
-    peak = weight_peak(values, per_channel)
-    return values.mul(0.5 / peak).add_(0.5), peak
+def _is_shared(bits: Tensor) -> bool:
+    """Whether one number of bits, which can be read without making a device wait, holds for the whole tensor."""
+    return not bits.dim() and bits.is_cpu
+
+
+def _values(weight: Tensor, per_channel: bool, clamp: bool) -> tuple[Tensor, Tensor]:
+    """What is put on the grid, and the largest magnitude that it is divided by."""
+    values = squash(weight) if clamp else dense(weight)
+    return values, weight_peak(values, per_channel)
+
+
+def _options(
+    bits: Tensor,
+    scheme: str,
+    zero: float,
+    upper_is_next: bool,
+    *,
+    scale: Tensor,
+    shift: float = 0,
+    unit: Tensor | float = 0,
+    offset: Tensor | float = 0,
+) -> native.Interpolation:
+    """The same for the native kernels."""
+    low = int(bits.floor())
+    share = float(bits) - low
+    both = (low, low + 1 if share or upper_is_next else low)
+    return native.Interpolation(
+        scale=float(scale),
+        shift=shift,
+        steps=tuple(num_steps(one, check_scheme(scheme)) if one else 0 for one in both),
+        top=tuple(2**one - 1 for one in both),
+        share=share,
+        zero=zero,
+        unit=float(unit),
+        offset=float(offset),
+        kind=native.KINDS[scheme],
+    )
+
+
+def _activation_options(
+    level: Tensor, bits: Tensor, scheme: str, two_sided: bool, upper_is_next: bool
+) -> native.Interpolation:
+    if two_sided:
+        return _options(bits, scheme, 0.5, upper_is_next, scale=0.5 / level, shift=0.5, unit=2 * level, offset=-level)
+    return _options(bits, scheme, 0, upper_is_next, scale=1 / level, unit=level)
 
 
 def _unit_activation(input: Tensor, level: Tensor, two_sided: bool) -> Tensor:
@@ -219,13 +258,14 @@ def _unit_activation(input: Tensor, level: Tensor, two_sided: bool) -> Tensor:
 
 def _mix(unit: Tensor, bits: Tensor, scheme: Scheme, zero: float, upper_is_next: bool) -> Tensor:
     """(1 + l - b) q_l(u) + (b - l) q_h(u); may overwrite `unit`."""
-    if not bits.dim() and bits.is_cpu:
+    if _is_shared(bits):
         low = int(bits.floor())
         share = float(bits) - low
         if share == 0:
             return _quantized(unit, low, scheme, zero)
         below = _quantized(unit.clone(), low, scheme, zero)
-        return below.lerp_(_quantized(unit, low + 1, scheme, zero), share)
+        # Not `lerp`, which rounds in other ways from processor to processor.
+        return _quantized(unit, low + 1, scheme, zero).sub_(below).mul_(share).add_(below)
     lower = bits.floor()
     share_of = bits - lower
     below = _quantized(unit.clone(), lower, scheme, zero)

@@ -74,7 +74,7 @@ def _weight_backward_natively(gradient: Tensor, tanh: Tensor) -> Tensor:
     return result
 
 
-def _laid_out_as(reference: Tensor, tensor: Tensor) -> Tensor:
+def laid_out_as(reference: Tensor, tensor: Tensor) -> Tensor:
     """The tensor in float32 and in the order of another one."""
     same = tensor.stride() == reference.stride()
     return tensor.float() if same else torch.empty_like(reference, dtype=torch.float32).copy_(tensor)
@@ -140,7 +140,7 @@ def quantize_weight_backward(gradient: Tensor, weight: Tensor, per_channel: bool
     With t = tanh W and M = max|t| at m: (1 - t^2) (g / M - [m] sign(t_m) <g, t> / M^2).
     """
     tanh = squash(weight)
-    gradient = _laid_out_as(tanh, gradient)
+    gradient = laid_out_as(tanh, gradient)
     if not per_channel and native.serves(tanh, gradient):
         return _weight_backward_natively(gradient, tanh)
     result = torch.ops.aten.tanh_backward(gradient, tanh)
@@ -280,7 +280,7 @@ def quantize_activation_backward(
     for PACT y is the clipped input), is (<g, y> - <gx, x>) / A with gx the masked gradient: two inner products.
     """
     level = clipping_level(alpha)
-    gradient = _laid_out_as(input, gradient)
+    gradient = laid_out_as(input, gradient)
     if native.serves(input, gradient, output):
         top = float(level)
         masked, outer, inner = native.clip_backward(

@@ -45,6 +45,65 @@ void LEVEL(affine_round)(const float *x, float *y, int64_t n, float scale, float
     }
 }
 
+/* q(u) between two grids of u in [0, 1]; a grid without steps is the constant zero. */
+typedef struct {
+    float scale, shift;                  /* u = clamp(x * scale + shift, 0, 1) */
+    float steps[2], top[2], share, zero; /* of both grids; the share of the second */
+    float unit, offset;                  /* y = unit * q(u) + offset */
+    int32_t kind;
+} Interpolation;
+
+static inline float placed(float u, float steps, float top, float zero, int kind) {
+    return steps > 0.0f ? levelled(u * steps, top, kind) / steps : zero;
+}
+
+#define EACH_KIND(kind, LOOP)                                                                      \
+    switch (kind) {                                                                                \
+        case ROUND: LOOP(ROUND) break;                                                             \
+        case FLOOR: LOOP(FLOOR) break;                                                             \
+        default: LOOP(FLOOR_CENTERED) break;                                                       \
+    }
+
+/* y = unit * (q_0 + share (q_1 - q_0)) + offset. */
+#define INTERPOLATE(KIND)                                                                          \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+        float u = clamped(x[i] * o.scale + o.shift, 0.0f, 1.0f);                                   \
+        float below = placed(u, o.steps[0], o.top[0], o.zero, KIND);                               \
+        float above = placed(u, o.steps[1], o.top[1], o.zero, KIND);                               \
+        y[i] = (below + o.share * (above - below)) * o.unit + o.offset;                            \
+    }
+
+void LEVEL(interpolate)(const float *x, float *y, int64_t n, const Interpolation *options) {
+    const Interpolation o = *options;
+    EACH_KIND(o.kind, INTERPOLATE)
+}
+
+/* sums[0] += <g, q_1 - q_0>. */
+#define INTERPOLATE_SLOPE(KIND)                                                                    \
+    for (; i + LANES <= end; i += LANES)                                                           \
+        for (int lane = 0; lane < LANES; lane++) {                                                 \
+            float u = clamped(x[i + lane] * o.scale + o.shift, 0.0f, 1.0f);                        \
+            float below = placed(u, o.steps[0], o.top[0], o.zero, KIND);                           \
+            lanes[lane] += g[i + lane] * (placed(u, o.steps[1], o.top[1], o.zero, KIND) - below);  \
+        }                                                                                          \
+    for (; i < end; i++) {                                                                         \
+        float u = clamped(x[i] * o.scale + o.shift, 0.0f, 1.0f);                                   \
+        float below = placed(u, o.steps[0], o.top[0], o.zero, KIND);                               \
+        total += (double)(g[i] * (placed(u, o.steps[1], o.top[1], o.zero, KIND) - below));         \
+    }
+
+void LEVEL(interpolate_slope)(const float *g, const float *x, int64_t n, const Interpolation *options, double *sums) {
+    const Interpolation o = *options;
+    double total = 0.0;
+    for (int64_t start = 0; start < n; start += LANES * FLUSH) {
+        int64_t end = start + LANES * FLUSH < n ? start + LANES * FLUSH : n, i = start;
+        float lanes[LANES] = {0.0f};
+        EACH_KIND(o.kind, INTERPOLATE_SLOPE)
+        for (int lane = 0; lane < LANES; lane++) total += lanes[lane];
+    }
+    sums[0] = total;
+}
+
 /* masked = g where low < x < high, else 0; sums[0] += <g, r>, sums[1] += <masked, x>, r being y, or x clipped. */
 void LEVEL(clip_backward)(const float *g, const float *x, const float *y, float *masked, int64_t n, float low,
                           float high, int calibrated, double *sums) {
