@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "atomnas_fracbits.json"
 SEEDS = (0, 1, 2)
 KINDS = ("together", "one after the other")
 MACS, BYTES = 1_621_040, 40_000
-EPOCHS, IMAGE, SUBSET, RATE = 30, 16, 5000, 0.05
+EPOCHS, IMAGE, SUBSET, RATE = 20, 16, 5000, 0.05
 BITS_RATE = 10.0
 """Bits learn so much faster than weights: a short training moves them too little otherwise (fracbits_cifar10.py)."""
 

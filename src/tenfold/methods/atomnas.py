@@ -144,8 +144,13 @@ class AtomNAS(Method):
         self._network = network
         self._count(network)
         self._costs.check_reach(self._limits, self._quantity)
-        network.shrinks = True  # type: ignore[assignment]
+        self._tell_what_stays(network)
         return network
+
+    def _tell_what_stays(self, network: nn.Module) -> None:
+        """Let other methods know the share of today's cost that will be left, so that they do not save it twice."""
+        excess = self._excess(self._current()) if self._limits else 0.0
+        network.shrinks_to = 1 / (1 + max(0.0, excess))  # type: ignore[assignment]
 
     def _use_latencies(self, table: Mapping[str, float], whole: float) -> None:
         self._costs.set_latencies(table, whole)
@@ -303,6 +308,7 @@ class AtomNAS(Method):
         left = {group.block for group in self._groups}
         self._vanished += [block for block in dict.fromkeys(group.block for group in gone) if block not in left]
         self._count(network)
+        self._tell_what_stays(network)
 
     def prepare_evaluation(self, network: nn.Module, batches: Iterator[Tensor]) -> None:
         """Set the batch norms: averaged statistics do not fit averaged weights, nor old ones a network that shrinks."""

@@ -127,7 +127,7 @@ class AutoNL(Method):
         ]
         smallest = self._search.smallest()
         # What another method will remove, this search need not.
-        if self._limit is not None and smallest > self._limit and not getattr(network, "shrinks", False):
+        if self._limit is not None and smallest > self._limit and not hasattr(network, "shrinks_to"):
             raise BudgetError(
                 f"no choice keeps macs={self._limit:,.6g}: with everything closed macs is {smallest:,}. "
                 "Raise the budget, or take a smaller network."
@@ -135,7 +135,8 @@ class AutoNL(Method):
         self._first_macs = int(self._search.macs({}))
         self._network = network
         self._drop_gates(network, self.warmup_share > 0)
-        network.shrinks = True  # type: ignore[assignment]
+        if not hasattr(network, "shrinks_to"):
+            network.shrinks_to = 1.0  # type: ignore[assignment]
         return network
 
     def _insert(self, network: nn.Module, example: Tensor) -> None:

@@ -70,7 +70,8 @@ class FracBits(Method):
     w_range: tuple[int, int] = (2, 8)
     """Fewest and most bits of weights; with `weight_bits="kernel"` and 0, kernels are pruned."""
     a_range: tuple[int, int] = (2, 8)
-    """Fewest and most bits of activations."""
+    """Fewest and most bits of activations; under a budget of bytes alone, which they do not count in, all have the
+    most."""
     weight_bits: Grain = "layer"
     """Bits of weights for each "layer", or for each "kernel" (output channel)."""
     start: float | Literal["sensitivity"] | None = None
@@ -148,18 +149,22 @@ class FracBits(Method):
         self._find_parts(network)
         self._example = first_rows(example, 2)
         self._paths = channel_paths(network, self._example) if self.w_range[0] == 0 else {}
+        self._kept_limits = limits
         for name, layer in self._layers.items():
             self._learn(layer, facts[name])
-        for product in self._products.values():
+        for product in self._products.values() if self._learns_inputs else ():
             for quantizer in (product.left_quantizer, product.right_quantizer):
                 quantizer.policy = self._policy(self.a_range, 0)
         network.to(next(network.parameters()).device)
-        self._kept_limits = limits
-        # What another method will remove, bits need not save.
-        self._search = self._search_for(network, checked=not getattr(network, "shrinks", False))
+        self._search = self._search_for(network, checked=not hasattr(network, "shrinks_to"))
         self._start(network, example)
         self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}
         return network
+
+    @property
+    def _learns_inputs(self) -> bool:
+        """Whether bits of inputs have a price; where they have none, all inputs keep the most that they may have."""
+        return not self.weight_only and "bitops" in self._kept_limits
 
     @torch.no_grad()
     def _start(self, network: nn.Module, example: Any) -> None:
@@ -187,13 +192,16 @@ class FracBits(Method):
                 if isinstance(policy, FractionalBits):
                     counted_at[policy].fill_(widest(policy.bits))
         known = BitSearch(layers).costs(counted_at)
+        # What another method will remove, bits need not save: they learn what they may have in the end.
+        stays = getattr(network, "shrinks_to", 1.0) if self._offset is None else 1.0
+        limits = {quantity: limit / stays for quantity, limit in self._kept_limits.items()}
         return BitSearch(
             layers,
             other_bitops=counted.bitops - float(known["bitops"]),
             other_bytes=counted.size_bytes - float(known["bytes"]),
             spare_bytes=len(self._layers),
-            bitops=self._kept_limits.get("bitops"),
-            bytes=self._kept_limits.get("bytes"),
+            bitops=limits.get("bitops"),
+            bytes=limits.get("bytes"),
             checked=checked,
         )
 
@@ -238,7 +246,7 @@ class FracBits(Method):
         if not fact.is_edge:
             count = len(layer.weight) if self.weight_bits == "kernel" else 0
             layer.weight_quantizer.policy = self._policy(self.w_range, count)
-        if layer.input_quantizer is not None and not self.weight_only:
+        if layer.input_quantizer is not None and self._learns_inputs:
             layer.input_quantizer.policy = self._policy(self.a_range, 0)
 
     def _policy(self, allowed: tuple[int, int], count: int) -> FractionalBits:
@@ -334,6 +342,7 @@ class FracBits(Method):
 
     def _freeze(self) -> None:
         self._learned = {policy: policy.value.detach().clone() for policy in self._search.policies}
+        self._search.limits = self._kept_limits
         chosen, self._offset = self._search.rounded(self.strict)
         for policy, bits in chosen.items():
             policy.freeze(bits)
