@@ -283,6 +283,31 @@ def test_a_search_under_way_can_be_counted(images):
     assert 0.9 < profile(network, images).bitops / method._search.limits["bitops"] < 2
 
 
+def test_inputs_keep_their_bits_where_no_budget_counts_them(images):
+    method = FracBits(a_range=(3, 6))
+    network = method.attach(_Network(), Budget(bytes=1100), images)
+    assert {bits.a_bits for bits in describe(network).values()} <= {6, 8}
+    assert all(isinstance(layer.a, int) for layer in method._search.layers)
+
+
+def test_bits_do_not_save_what_another_method_is_about_to_remove(images):
+    network = _Network()
+    network.shrinks_to = 0.5
+    method = FracBits(search_share=0.5)
+    method.attach(network, Budget(bytes=800), images)
+    assert method._search.limits == {"bytes": 1600}
+    early = method._search.uniform_start()
+    network.shrinks_to = 1.0
+    method.network_cut(network)
+    assert method._search.limits == {"bytes": 800}
+    assert method._search.uniform_start() < early
+    network.shrinks_to = 0.9
+    method.network_cut(network)
+    method._freeze()
+    assert method.report(network)["limits"] == {"bytes": 800}
+    assert method.report(network)["used"]["bytes"] <= 1
+
+
 def test_both_limits_are_kept(images):
     method = FracBits(search_share=0.5, w_range=(1, 8))
     budget = Budget(bitops=2.5e6, bytes=1100)

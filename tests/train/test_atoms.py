@@ -74,6 +74,14 @@ def test_the_result_keeps_its_budget_and_comes_back_from_its_artifact(tmp_path, 
     assert profile(loaded, SHAPE).to_dict() == counted.to_dict()
 
 
+def test_others_are_told_what_share_of_the_cost_will_stay(tmp_path):
+    network, images = supernet(), torch.rand(2, *SHAPE)
+    macs = profile(network, SHAPE).macs
+    AtomNAS().attach(network, Budget(macs=0.8 * macs), images)
+    assert network.shrinks_to == pytest.approx(0.8, rel=1e-3)
+    assert not hasattr(run(tmp_path / "run", "atomnas").network, "shrinks_to")
+
+
 def test_a_found_network_is_described_by_its_architecture_alone(tmp_path):
     result = run(tmp_path / "run", "atomnas")
     loaded = load(result.artifact)

@@ -345,6 +345,7 @@ class AtomNAS(Method):
     def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
         """Leave a plain network; one that can say so describes itself by its new numbers of atoms."""
         self.prepare_evaluation(network, batches)
+        vars(network).pop("shrinks_to", None)
         if hasattr(network, "found_architecture"):
             found: Any = network
             found.architecture = found.found_architecture()

@@ -290,6 +290,7 @@ class AutoNL(Method):
             self._search.settle(network)
         network = make_plain(network)
         self.prepare_evaluation(network, batches)
+        vars(network).pop("shrinks_to", None)
         self._describe(network)
         return network
 
