@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import nn
 
 from tenfold.batches import Inputs
@@ -14,7 +15,12 @@ from tenfold.errors import UnknownNameError
 from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, register
 from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly
-from tenfold.quant import LayerFacts
+from tenfold.quant import LayerFacts, QuantLayer, fan_out, quantized_layers
+
+_STEEP = 4.0
+"""The papers' own networks lie below."""
+_LARGEST_TANH = 0.9
+"""Beyond, tanh is so flat that the largest weights would hardly move."""
 
 RescaledLayers = Literal["auto", "linear", "all", "none"]
 
@@ -65,7 +71,11 @@ class SAT(Method):
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Inputs) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""
-        return quantize_uniformly(network, budget, example, self, self._own_fields)
+        network = quantize_uniformly(network, budget, example, self, self._own_fields)
+        for _, layer in quantized_layers(network):
+            if layer.layer.rescale == "constant":
+                _bring_near_target(layer)
+        return network
 
     def _own_fields(self, fact: LayerFacts, facts: Mapping[str, LayerFacts]) -> dict[str, str]:
         return {"rescale": self.rescale_rule if self._is_rescaled(fact, facts) else "none"}
@@ -75,3 +85,19 @@ class SAT(Method):
             all_normalized = all(other.feeds_batch_norm for other in facts.values() if not other.is_linear)
             return fact.is_linear or not all_normalized
         return self.rescale == "all" or (self.rescale == "linear" and fact.is_linear)
+
+
+@torch.no_grad()
+def _bring_near_target(layer: QuantLayer) -> None:
+    """Enlarge weights far below the deviation that scale adjustment gives them; what the layer computes stays.
+
+    Their gradients are multiplied by the ratio of the two, so their steps are larger by its square than those of other
+    layers: with a thousand classes, for which networks start their last layer, ten times; with ten, a thousand times,
+    and the training diverges.
+    """
+    weight = layer.weight
+    ratio = fan_out(weight) ** -0.5 / float(weight.float().std())
+    if ratio > _STEEP:
+        tanh = weight.float().tanh()
+        # Quantizers see tanh over its largest magnitude, which a common factor leaves as it is.
+        weight.copy_((tanh * min(ratio, _LARGEST_TANH / float(tanh.abs().max()))).atanh())

@@ -19,7 +19,7 @@ from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.layers import QuantConv2d, QuantLayer, QuantLinear
 from tenfold.quant.operators import quantize_activation, quantize_weight
 from tenfold.quant.quant_product import QuantProduct
-from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
+from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer, fan_out
 from tenfold.quant.removal import remove_channels
 from tenfold.quant.schemes import FLOAT_BITS, SCHEMES, Bits, Grid, narrowest, widest
 from tenfold.quant.survey import LayerFacts, survey
@@ -80,6 +80,7 @@ __all__ = [
     "describe",
     "describe_switch",
     "engine_report",
+    "fan_out",
     "find_switch",
     "fix_bits",
     "interpolate_activation",

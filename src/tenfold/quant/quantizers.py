@@ -25,6 +25,11 @@ from tenfold.quant.operators import (
 from tenfold.quant.schemes import FLOAT_BITS, signed_grid
 
 
+def fan_out(weight: Tensor) -> int:
+    """C_out k_h k_w of a weight (C_out, C_in / groups, k_h, k_w), or C_out of (C_out, C_in)."""
+    return weight.shape[0] * weight[0, 0].numel() if weight.dim() > 2 else weight.shape[0]
+
+
 @dataclass(frozen=True)
 class IntegerWeight:
     """A quantized weight as integers: `codes * scale` is the effective weight.
@@ -149,8 +154,7 @@ class WeightQuantizer(nn.Module):
         deviation = spread.clamp_min(torch.finfo(torch.float32).eps)  # all codes may be equal
         if self.layer.rescale == "stddev":
             return weight.std() / deviation
-        fan_out = weight.shape[0] * weight[0, 0].numel() if weight.dim() > 2 else weight.shape[0]
-        return 1 / (deviation * fan_out**0.5)
+        return 1 / (deviation * fan_out(weight) ** 0.5)
 
     @torch.no_grad()
     def peak(self, weight: Tensor) -> Tensor | None:
