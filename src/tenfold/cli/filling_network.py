@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _HINT = "`tenfold models 'tsam*'` lists networks for it."
 
 
-def make_filling(network: str | None, weights: Path | None, *, seam: int, device: str) -> Filling | None:
+def make_filling(
+    network: str | None, weights: Path | None, *, seam: int, device: str, threads: int | None = None
+) -> Filling | None:
     """What fills the rest of holes; None where no network is named.
 
     Args:
@@ -28,6 +30,7 @@ def make_filling(network: str | None, weights: Path | None, *, seam: int, device
         weights: of a model's name.
         seam: pixels of what was copied that the network may repair.
         device: where it runs.
+        threads: of the runtime of an .onnx file; None for one a core.
 
     Raises:
         UsageError: if the network fills no video, or weights are missing or not needed.
@@ -41,10 +44,10 @@ def make_filling(network: str | None, weights: Path | None, *, seam: int, device
         return None
     from tenfold.video.network_filling import NetworkFilling
 
-    return NetworkFilling(_run(network, weights, device), seam=seam)
+    return NetworkFilling(_run(network, weights, device, threads), seam=seam)
 
 
-def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
+def _run(network: str, weights: Path | None, device: str, threads: int | None) -> RunNetwork:
     from tenfold.models import packaged_weights
     from tenfold.video.network_runs import run_file, run_module
 
@@ -61,7 +64,7 @@ def _run(network: str, weights: Path | None, device: str) -> RunNetwork:
             raise UsageError(f"{network} runs on the CPU; got --device {device}. Leave it out, or give an artifact.")
         from tenfold.export.metadata import read_metadata
 
-        return _as_trained(run_file(network), read_metadata(network).get("task"))
+        return _as_trained(run_file(network, threads=threads), read_metadata(network).get("task"))
     loaded, header = open_artifact(network)
     described = header.get("architecture") or {}
     _check_takes_windows(str(described.get("name", network)))
