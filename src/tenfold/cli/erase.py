@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from tenfold.cli.bars import shown_bars
 from tenfold.cli.erase_order import EraseOrder, EraseStopped
+from tenfold.cli.filling_network import EngineName, tell_engine
 from tenfold.cli.output import to_stderr, write_json
 from tenfold.cli.values import parse_jobs
 from tenfold.errors import UsageError
@@ -36,6 +37,7 @@ def erase(
     network_weights: Path | None = None,
     seam: int = 0,
     device: str = "cpu",
+    engine: EngineName = "auto",
     preset: Literal["fast", "good", "best"] = "good",
     dilate: int = 6,
     feather: int = 3,
@@ -79,6 +81,8 @@ def erase(
         network_weights: of a network given by name.
         seam: how many pixels of what was copied, around what the network fills, it may repair.
         device: where the network runs, such as cpu or cuda.
+        engine: what runs the network: torch for artifacts, onnxruntime or openvino for .onnx files; a run folder that
+            holds both can be run by all. auto times those that can on the first window, and takes the fastest.
         preset: fast, good or best: the size at which motion is estimated, and how far is searched.
         dilate: pixels that the masks grow, so that no rim of the thing stays behind.
         feather: pixels of those over which the filling fades into what is around it.
@@ -115,6 +119,7 @@ def erase(
         network_weights=network_weights,
         seam=seam,
         device=device,
+        engine=engine,
         rate=parse_rate(rate),
         lossless=lossless,
         quality=quality,
@@ -232,6 +237,7 @@ def _tell(report: EraseReport) -> None:
     shares = ", ".join(f"{name} {seconds / max(whole, 1e-9):.0%}" for name, seconds in report.seconds.items())
     before = f", {report.resumed_from} of them done before" if report.resumed_from else ""
     to_stderr(f"[dim]{report.account.frames} frames{before} in {whole:.1f} s ({shares})[/]")
+    tell_engine(report.engine)
     to_stderr(f"[dim]{report.out}[/]")
 
 

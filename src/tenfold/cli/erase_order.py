@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tenfold.errors import TenfoldError
 
 if TYPE_CHECKING:
+    from tenfold.cli.filling_network import EngineName
     from tenfold.video.erase import EraseOptions
     from tenfold.video.erase_files import EraseProgress, EraseReport
     from tenfold.video.erase_masks import What
@@ -35,6 +36,7 @@ class EraseOrder:
     network_weights: Path | None
     seam: int
     device: str
+    engine: EngineName
     rate: Fraction | None
     lossless: bool
     quality: int
@@ -42,11 +44,19 @@ class EraseOrder:
     damage: Literal["refuse", "skip"]
     resume: bool
 
-    def filling(self, threads: int | None = None) -> Filling | None:
-        """What fills what no frame shows; see `make_filling` for the errors."""
+    def filling(self, threads: int | None = None, memory: Path | None = None) -> Filling | None:
+        """What fills what no frame shows; see `make_filling`."""
         from tenfold.cli.filling_network import make_filling
 
-        return make_filling(self.network, self.network_weights, seam=self.seam, device=self.device, threads=threads)
+        return make_filling(
+            self.network,
+            self.network_weights,
+            seam=self.seam,
+            device=self.device,
+            engine=self.engine,
+            threads=threads,
+            memory=memory,
+        )
 
     def carry_out(self, *, threads: int | None = None, progress: EraseProgress | None = None) -> EraseReport:
         """Do it; see `erase_clip` for the errors.
@@ -56,14 +66,15 @@ class EraseOrder:
             progress: called after each frame.
         """
         from tenfold.video.erase_files import erase_clip
+        from tenfold.video.erase_work import work_folder
 
         return erase_clip(
             self.clip,
             self.out,
             self.what,
             options=self.options,
-            filling=self.filling(threads),
-            filling_name=f"{self.network} {self.network_weights} {self.seam}",
+            filling=self.filling(threads, work_folder(self.out) / "engine.json"),
+            filling_name=f"{self.network} {self.network_weights} {self.seam} {self.engine}",
             rate=self.rate,
             lossless=self.lossless,
             quality=self.quality,
