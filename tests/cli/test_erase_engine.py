@@ -79,9 +79,10 @@ def test_a_run_folder_with_an_export_is_run_by_all_and_held_against_pytorch(tenf
     (tmp_path / "run").mkdir()
     header = {"architecture": network.architecture.to_dict(), "schemes": {}, "task": {}, "metrics": {}}
     write_artifact(tmp_path / "run/artifact.safetensors", network.state_dict(), header)
-    assert "Make one by `tenfold export`" in tenfold(
-        "erase", *clip, *WORDS, "--network", "run", "--engine", "onnxruntime"
-    ).words
+    assert (
+        "Make one by `tenfold export`"
+        in tenfold("erase", *clip, *WORDS, "--network", "run", "--engine", "onnxruntime").words
+    )
     write_painter(tmp_path / "run/fast.onnx", 0.5)
     outcome = tenfold("erase", *clip, *WORDS, "--network", "run", "--engine", "onnxruntime", "--json")
     assert outcome.code == 0, outcome.err

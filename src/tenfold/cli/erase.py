@@ -33,6 +33,9 @@ def erase(
     masks: Path | None = None,
     tracks: Path | None = None,
     ids: str | None = None,
+    find: Path | None = None,
+    classes: Annotated[tuple[str, ...], Parameter(name="--class", negative=())] = (),
+    least_score: float = 0.3,
     network: str | None = None,
     network_weights: Path | None = None,
     seam: int = 0,
@@ -76,11 +79,14 @@ def erase(
             a folder with such masks for each clip, under its name.
         tracks: a file of tracks, such as `tenfold segment` writes; for many clips a folder with a file for each.
         ids: of the tracks to erase, such as 1,3; all if left out.
+        find: the artifact of a CompFeat, or its run folder, that finds and follows what is of a --class.
+        classes: name of a class that goes, with all that --find finds of it; may be repeated.
+        least_score: what --find is less sure of stays, 0 to 1.
         network: what fills what no frame shows: a run folder, an artifact or an .onnx file of a network for inpainting,
             or the name of one (`tenfold models 'tsam*'`) with --network-weights; default: it is filled smoothly.
         network_weights: of a network given by name.
         seam: how many pixels of what was copied, around what the network fills, it may repair.
-        device: where the network runs, such as cpu or cuda.
+        device: where the networks run, such as cpu or cuda.
         engine: what runs the network: torch for artifacts, onnxruntime or openvino for .onnx files; a run folder that
             holds both can be run by all. auto times those that can on the first window, and takes the fastest.
         preset: fast, good or best: the size at which motion is estimated, and how far is searched.
@@ -105,6 +111,11 @@ def erase(
 
     if not clips:
         raise UsageError("there is no clip to erase in. Name a video file or a folder of pictures, or several.")
+    if (find is None) != (not classes):
+        raise UsageError(
+            "--find and --class go together: a network that finds objects, and the name of a class that goes. "
+            "Give both or none."
+        )
     order = EraseOrder(
         clip=clips[0],
         out=out,
@@ -115,6 +126,9 @@ def erase(
             ids=parse_ids(ids),
         ),
         options=EraseOptions(preset=preset, dilate=dilate, feather=feather, cuts=cuts, memory_mb=memory_mb),
+        find=find,
+        classes=classes,
+        least_score=least_score,
         network=network,
         network_weights=network_weights,
         seam=seam,
@@ -152,7 +166,7 @@ def _preview(order: EraseOrder, count: int, *, as_json: bool) -> None:
         shown = preview_clip(
             order.clip,
             order.out,
-            order.what,
+            order.all_that_goes(),
             count,
             options=order.options,
             filling=order.filling(),

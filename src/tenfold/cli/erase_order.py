@@ -32,6 +32,9 @@ class EraseOrder:
     out: Path
     what: What
     options: EraseOptions
+    find: Path | None
+    classes: tuple[str, ...]
+    least_score: float
     network: str | None
     network_weights: Path | None
     seam: int
@@ -43,6 +46,18 @@ class EraseOrder:
     sound: bool
     damage: Literal["refuse", "skip"]
     resume: bool
+
+    def all_that_goes(self) -> What:
+        """What is to go, with what a network finds; see `open_segmenter` and `Found` for the errors."""
+        if self.find is None:
+            return self.what
+        from tenfold.cli.finding_network import open_segmenter
+        from tenfold.video.erase_find import Found
+        from tenfold.video.erase_work import stamp
+
+        segmenter = open_segmenter(self.find, least_score=self.least_score, device=self.device)
+        found = Found(segmenter, self.classes, [stamp(self.find), self.least_score])
+        return replace(self.what, found=found)
 
     def filling(self, threads: int | None = None, memory: Path | None = None) -> Filling | None:
         """What fills what no frame shows; see `make_filling`."""
@@ -71,7 +86,7 @@ class EraseOrder:
         return erase_clip(
             self.clip,
             self.out,
-            self.what,
+            self.all_that_goes(),
             options=self.options,
             filling=self.filling(threads, work_folder(self.out) / "engine.json"),
             filling_name=f"{self.network} {self.network_weights} {self.seam} {self.engine}",
@@ -104,6 +119,7 @@ class EraseOrder:
             clip=self.clip.absolute(),
             out=self.out.absolute(),
             what=what,
+            find=whole(self.find),
             network=network,
             network_weights=whole(self.network_weights),
         )
@@ -113,6 +129,10 @@ class EraseOrder:
         from tenfold import __version__
         from tenfold.video.erase_work import stamp
 
-        files = [stamp(one) for one in (self.clip, self.network, self.network_weights) if one and Path(one).exists()]
+        files = [
+            stamp(one)
+            for one in (self.clip, self.find, self.network, self.network_weights)
+            if one and Path(one).exists()
+        ]
         told = {**asdict(replace(self, resume=True)), "what": self.what.asked()}
         return json.dumps([__version__, files, told], default=str, sort_keys=True)
