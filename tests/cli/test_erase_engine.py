@@ -60,7 +60,7 @@ def test_auto_times_the_runtimes_of_a_file_and_says_what_each_would_fill(tenfold
     assert report["engine"] in report["milliseconds"]
     assert report["reference"] == "onnxruntime"
     assert report["differences"] == {"openvino": {"largest": 0, "mean": 0}}
-    assert f"network run by {report['engine']} (the first window: onnxruntime" in outcome.words
+    assert f"filled by a network that {report['engine']} ran (first call: onnxruntime" in outcome.words
     assert "openvino differs from onnxruntime by 0 of 255 levels on average, 0 at most" in outcome.words
     other = tenfold("erase", *clip, *WORDS, "--network", "painter.onnx", "--engine", "openvino", "--json")
     assert other.json["engine"]["engine"] == "openvino"

@@ -15,6 +15,7 @@ class SeesTheSquare:
     """Finds the bright square, takes it for a dog in one frame; and finds a tree that stands still."""
 
     categories = {1: "car", 2: "dog", 3: "tree"}  # noqa: RUF012
+    engine = None
 
     def reserve(self, names):
         assert not list(names)
@@ -57,6 +58,16 @@ def test_every_track_that_is_mostly_of_the_class_is_erased_and_no_other(tenfold,
     assert none.code == 0
     assert none.json["hole_pixels"] == 0
     assert not changed(clip, tmp_path / "dogs.mp4").any()
+
+
+def test_the_engine_must_run_the_network_that_finds(tenfold, clip, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    words = ("erase", clip, "--class", "car", "-o", "out.mp4")
+    assert "run is none. Give the file of its step" in tenfold(*words, "--find", "run", "--engine", "openvino").words
+    refused = tenfold(*words, "--find", "step.onnx", "--engine", "torch")
+    assert "step.onnx runs in ONNX Runtime or OpenVINO on the CPU; for PyTorch give the artifact" in refused.words
+    assert "there is no file step.onnx" in tenfold(*words, "--find", "step.onnx").words
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def erase(
             a folder with such masks for each clip, under its name.
         tracks: a file of tracks, such as `tenfold segment` writes; for many clips a folder with a file for each.
         ids: of the tracks to erase, such as 1,3; all if left out.
-        find: the artifact of a CompFeat, or its run folder, that finds and follows what is of a --class.
+        find: the artifact of a CompFeat, its run folder, or its exported step (.onnx), that finds and follows what is
+            of a --class.
         classes: name of a class that goes, with all that --find finds of it; may be repeated.
         least_score: what --find is less sure of stays, 0 to 1.
         network: what fills what no frame shows: a run folder, an artifact or an .onnx file of a network for inpainting,
@@ -87,8 +88,8 @@ def erase(
         network_weights: of a network given by name.
         seam: how many pixels of what was copied, around what the network fills, it may repair.
         device: where the networks run, such as cpu or cuda.
-        engine: what runs the network: torch for artifacts, onnxruntime or openvino for .onnx files; a run folder that
-            holds both can be run by all. auto times those that can on the first window, and takes the fastest.
+        engine: what runs the networks: torch for artifacts, onnxruntime or openvino for .onnx files; a run folder that
+            holds both can be run by all. auto times those that can on the first window or frame, and takes the fastest.
         preset: fast, good or best: the size at which motion is estimated, and how far is searched.
         dilate: pixels that the masks grow, so that no rim of the thing stays behind.
         feather: pixels of those over which the filling fades into what is around it.
@@ -251,6 +252,7 @@ def _tell(report: EraseReport) -> None:
     shares = ", ".join(f"{name} {seconds / max(whole, 1e-9):.0%}" for name, seconds in report.seconds.items())
     before = f", {report.resumed_from} of them done before" if report.resumed_from else ""
     to_stderr(f"[dim]{report.account.frames} frames{before} in {whole:.1f} s ({shares})[/]")
+    tell_engine(report.find_engine, "objects found")
     tell_engine(report.engine)
     to_stderr(f"[dim]{report.out}[/]")
 

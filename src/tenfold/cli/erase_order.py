@@ -47,7 +47,7 @@ class EraseOrder:
     damage: Literal["refuse", "skip"]
     resume: bool
 
-    def all_that_goes(self) -> What:
+    def all_that_goes(self, threads: int | None = None) -> What:
         """What is to go, with what a network finds; see `open_segmenter` and `Found` for the errors."""
         if self.find is None:
             return self.what
@@ -55,8 +55,10 @@ class EraseOrder:
         from tenfold.video.erase_find import Found
         from tenfold.video.erase_work import stamp
 
-        segmenter = open_segmenter(self.find, least_score=self.least_score, device=self.device)
-        found = Found(segmenter, self.classes, [stamp(self.find), self.least_score])
+        segmenter = open_segmenter(
+            self.find, least_score=self.least_score, device=self.device, engine=self.engine, threads=threads
+        )
+        found = Found(segmenter, self.classes, [stamp(self.find), self.least_score, self.engine])
         return replace(self.what, found=found)
 
     def filling(self, threads: int | None = None, memory: Path | None = None) -> Filling | None:
@@ -68,7 +70,7 @@ class EraseOrder:
             self.network_weights,
             seam=self.seam,
             device=self.device,
-            engine=self.engine,
+            engine="auto" if self.network is None and self.find is not None else self.engine,
             threads=threads,
             memory=memory,
         )
@@ -83,10 +85,11 @@ class EraseOrder:
         from tenfold.video.erase_files import erase_clip
         from tenfold.video.erase_work import work_folder
 
-        return erase_clip(
+        what = self.all_that_goes(threads)
+        report = erase_clip(
             self.clip,
             self.out,
-            self.all_that_goes(),
+            what,
             options=self.options,
             filling=self.filling(threads, work_folder(self.out) / "engine.json"),
             filling_name=f"{self.network} {self.network_weights} {self.seam} {self.engine}",
@@ -98,6 +101,7 @@ class EraseOrder:
             resume=self.resume,
             progress=progress,
         )
+        return report if what.found is None else replace(report, find_engine=what.found.segmenter.engine)
 
     def with_whole_paths(self) -> EraseOrder:
         """The same order for a process that works in another folder."""

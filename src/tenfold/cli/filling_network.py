@@ -181,14 +181,19 @@ def _check_takes_windows(name: str) -> None:
         raise UsageError(f"{name} takes images and fills no video. {_HINT}")
 
 
-def tell_engine(report: EngineReport | None) -> None:
-    """Say which runtime ran a network, and how the others compare."""
+def tell_engine(report: EngineReport | None, done: str = "filled") -> None:
+    """Say which runtime ran a network, and how the others compare.
+
+    Args:
+        report: of a network; None if none was run.
+        done: what it did.
+    """
     if report is None:
         return
     from rich.text import Text
 
     times = ", ".join(f"{name} {one:.1f} ms" for name, one in report.milliseconds.items())
-    lines = [f"network run by {report.engine} (the first window: {times})"]
+    lines = [f"{done} by a network that {report.engine} ran (first call: {times})"]
     for name, gap in report.differences.items():
         lines.append(
             f"{name} differs from {report.reference} by {gap['mean']:.2g} of 255 levels on average, {gap['largest']:g} "

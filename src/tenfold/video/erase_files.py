@@ -75,7 +75,8 @@ class EraseReport:
         account: shares of copied, repaired and invented pixels.
         resumed_from: frames that an earlier, interrupted run had done.
         seconds: by stage: "follow", "read", "fill" and "write".
-        engine: which runtime ran the network, if one was needed.
+        engine: which runtime ran the network that filled, if one was needed.
+        find_engine: which runtime ran the network that found what is to go, if it was one of several.
     """
 
     out: Path
@@ -83,6 +84,7 @@ class EraseReport:
     resumed_from: int
     seconds: dict[str, float]
     engine: EngineReport | None = None
+    find_engine: EngineReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -95,6 +97,7 @@ class EraseReport:
             "seconds": whole,
             "stage_seconds": dict(self.seconds),
             "engine": self.engine and asdict(self.engine),
+            "find_engine": self.find_engine and asdict(self.find_engine),
             "frames_per_second": made / max(whole, 1e-9),
         }
 
