@@ -18,8 +18,8 @@ def work(name, deaths, folder, kind=signal.SIGKILL):
 
 def wait_for_ever(folder):
     """Say who it is, and go on until it is ended; then say that, too."""
-    (Path(folder) / "pid").write_text(str(os.getpid()))
     try:
+        (Path(folder) / "pid").write_text(str(os.getpid()))
         time.sleep(60)
     finally:
         (Path(folder) / "ended").touch()

@@ -26,7 +26,7 @@ def test_a_job_whose_worker_is_lost_is_tried_again_and_no_other_suffers(tmp_path
 
 def test_whoever_stops_listening_ends_what_runs(tmp_path):
     def interrupt():
-        while not (tmp_path / "pid").exists():
+        while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
             time.sleep(0.02)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
