@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenfold.errors import ShapeError, UsageError
-from tenfold.jobs import Processes, RayCluster
+
+if TYPE_CHECKING:
+    from tenfold.jobs import Processes, RayCluster
 
 ARTIFACT_SUFFIX, ONNX_SUFFIX = ".safetensors", ".onnx"
 _FLOAT_BITS = 32
@@ -78,6 +80,8 @@ def parse_jobs(text: str, *, gpus: int = 0) -> Processes | RayCluster:
         >>> parse_jobs("4").count, parse_jobs("ray://head:10001").address
         (4, 'ray://head:10001')
     """
+    from tenfold.jobs import Processes, RayCluster
+
     if text.isdecimal() and int(text):
         return Processes(int(text))
     if text == "ray" or re.fullmatch(r"ray://[^/\s]+:\d+", text):
