@@ -147,8 +147,8 @@ def _on_ray(
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except Exception as error:  # Ray raises many kinds, bare ones among them
             raise UsageError(
-                f"the Ray cluster {address} cannot be reached: {error} Start one with `ray start --head`, and see that "
-                "all machines have the same versions of Python, Ray and Tenfold."
+                f"the Ray cluster {address} cannot be reached ({error}). Start one with `ray start --head`, and see "
+                "that all machines have the same versions of Python, Ray and Tenfold."
             ) from error
     remote = ray.remote(num_cpus=1, num_gpus=cluster.gpus, max_retries=TRIES - 1)(work)
     running = {remote.remote(*order): key for key, order in orders.items()}
