@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from search import dying_worker
 from tenfold.errors import UnknownNameError, UsageError
 from tenfold.models import build
 from tenfold.search import CandidateSpace, TaskOrder, measure
@@ -22,10 +21,10 @@ DIGITS = [TaskOrder(kind="classify", options={"subset": 64, "image_size": 8})]
 CONFIG = TrainConfig(epochs=2, batch_size=32, device="cpu")
 
 
-def _here(orders, jobs):
+def _here(work, orders, where):
     """The same work without starting processes, which takes most of a second each."""
     for at, order in orders.items():
-        yield at, module.measure_one(*order)
+        yield at, work(*order)
 
 
 def _columns(path):
@@ -37,7 +36,7 @@ def _named(table):
 
 
 def test_the_table_holds_codes_metrics_costs_and_signals_and_a_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_in_processes", _here)
+    monkeypatch.setattr(module, "run_jobs", _here)
     path = measure(WIDTHS, DIGITS, count=2, config=CONFIG, out=tmp_path / "two")
     columns = _columns(path)
     assert list(columns)[:2] == ["width", "cost/macs"]
@@ -85,7 +84,7 @@ def test_the_table_holds_codes_metrics_costs_and_signals_and_a_run_goes_on(tmp_p
 
 
 def test_a_candidate_that_fails_is_a_row_that_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_in_processes", _here)
+    monkeypatch.setattr(module, "run_jobs", _here)
     broken = TrainConfig(epochs=1, batch_size=32, lr=1e30, device="cpu")
     with pytest.raises(module.DataError, match=r"no candidate could be measured. The first said: classify: "):
         measure(WIDTHS, DIGITS, count=1, config=broken, out=tmp_path / "run")
@@ -94,16 +93,10 @@ def test_a_candidate_that_fails_is_a_row_that_says_why(tmp_path, monkeypatch):
     assert "became" in row["error"]
 
 
-@pytest.mark.slow  # starts processes, and again for each that dies
-def test_a_lost_worker_is_a_candidate_retried_and_never_a_run_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_lost", lambda _: {"error": "lost"})
-    deaths = {"a": 0, "b": 1, "c": 0, "d": 9}
-    orders = {at: (name, times, str(tmp_path)) for at, (name, times) in enumerate(deaths.items())}
-    rows = dict(module._in_processes(orders, 2, dying_worker.work))
-    assert sorted(rows) == [0, 1, 2, 3]
-    assert rows[1]["values"]["lives"] >= 1
-    assert rows[3]["error"] == "lost"
-    assert all(rows[at]["error"] == "" for at in (0, 1, 2))
+def test_a_candidate_whose_worker_is_lost_is_a_row_that_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_jobs", lambda work, orders, where: [(at, None) for at in orders])
+    with pytest.raises(module.DataError, match="its worker was lost 3 times"):
+        measure(WIDTHS, DIGITS, count=1, config=CONFIG, out=tmp_path / "run")
 
 
 def test_codes_are_different_and_the_first_do_not_depend_on_the_number():

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from torch import nn
 
-_NAME = "artifact.safetensors"
+ARTIFACT_NAME = "artifact.safetensors"
 
 
 def artifact_path(path: str | Path) -> Path:
     """The artifact itself, where a run folder was named."""
     path = Path(path)
-    return path / _NAME if path.is_dir() else path
+    return path / ARTIFACT_NAME if path.is_dir() else path
 
 
 def open_artifact(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -12,24 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from tenfold.cli.bars import shown_bars
+from tenfold.cli.erase_order import EraseOrder, EraseStopped
+from tenfold.cli.filling_network import EngineName, tell_engine
 from tenfold.cli.output import to_stderr, write_json
-from tenfold.errors import TenfoldError, UsageError
+from tenfold.cli.values import parse_jobs
+from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
     from tenfold.video.erase_files import EraseProgress, EraseReport
     from tenfold.video.erase_follow import Target
 
 
-class EraseStopped(TenfoldError):  # noqa: N818 - it is a wish fulfilled, not an error
-    """Erasing was asked to stop; what is done is kept."""
-
-    exit_code = 130
-
-
 def erase(
-    clip: Path,
-    /,
-    *,
+    *clips: Path,
     out: Annotated[Path, Parameter(name=("--out", "-o"))],
     box: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     click: Annotated[tuple[str, ...], Parameter(negative=())] = (),
@@ -38,10 +33,14 @@ def erase(
     masks: Path | None = None,
     tracks: Path | None = None,
     ids: str | None = None,
+    find: Path | None = None,
+    classes: Annotated[tuple[str, ...], Parameter(name="--class", negative=())] = (),
+    least_score: float = 0.3,
     network: str | None = None,
     network_weights: Path | None = None,
     seam: int = 0,
     device: str = "cpu",
+    engine: EngineName = "auto",
     preset: Literal["fast", "good", "best"] = "good",
     dilate: int = 6,
     feather: int = 3,
@@ -54,32 +53,43 @@ def erase(
     rate: str | None = None,
     damage: Literal["refuse", "skip"] = "refuse",
     resume: bool = True,
+    jobs: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
-) -> None:
-    """Take things out of a video.
+) -> int:
+    """Take things out of a video, or out of many.
 
     tenfold erase clip.mp4 --box 120,80,60,140@1.5 -o clean.mp4
+    tenfold erase clips/*.mp4 --moving -o clean/ --jobs 4
 
     Say what is to go in one frame; it is followed through the clip, and what it hid is copied from other frames. Pixels
     away from it stay as they are (write a folder or --lossless to keep them to the bit). Memory does not grow with the
-    length. A run that was stopped goes on where it was when the same command is given again.
+    length. A run that was stopped goes on where it was when the same command is given again. Of many clips, those that
+    are done are not done again, and one that fails is told of and stops no other.
 
     Args:
-        clip: a video file, or a folder with the pictures of a clip.
-        out: the video to write (.mp4, .m4v, .mov, .mkv), or a folder for numbered PNGs.
+        clips: a video file, or a folder with the pictures of a clip; or many of them.
+        out: the video to write (.mp4, .m4v, .mov, .mkv), or a folder for numbered PNGs; for many clips, or with --jobs,
+            the folder for their results.
         box: X,Y,WIDTH,HEIGHT of a box around the thing, in pixels, and @SECONDS from the start (0 if left out); may
             be repeated.
         click: X,Y of a point on the thing, in pixels, and @SECONDS; may be repeated.
         mask: PICTURE with the mask of the thing in one frame, and @SECONDS; may be repeated.
         moving: the largest thing that moves by itself.
-        masks: masks for all frames: a folder with a picture for each, a video, or one picture for all.
-        tracks: a file of tracks, such as `tenfold segment` writes.
+        masks: masks for all frames: a folder with a picture for each, a video, or one picture for all. For many clips
+            a folder with such masks for each clip, under its name.
+        tracks: a file of tracks, such as `tenfold segment` writes; for many clips a folder with a file for each.
         ids: of the tracks to erase, such as 1,3; all if left out.
+        find: the artifact of a CompFeat, its run folder, or its exported step (.onnx), that finds and follows what is
+            of a --class.
+        classes: name of a class that goes, with all that --find finds of it; may be repeated.
+        least_score: what --find is less sure of stays, 0 to 1.
         network: what fills what no frame shows: a run folder, an artifact or an .onnx file of a network for inpainting,
             or the name of one (`tenfold models 'tsam*'`) with --network-weights; default: it is filled smoothly.
         network_weights: of a network given by name.
         seam: how many pixels of what was copied, around what the network fills, it may repair.
-        device: where the network runs, such as cpu or cuda.
+        device: where the networks run, such as cpu or cuda.
+        engine: what runs the networks: torch for artifacts, onnxruntime or openvino for .onnx files; a run folder that
+            holds both can be run by all. auto times those that can on the first window or frame, and takes the fastest.
         preset: fast, good or best: the size at which motion is estimated, and how far is searched.
         dilate: pixels that the masks grow, so that no rim of the thing stays behind.
         feather: pixels of those over which the filling fades into what is around it.
@@ -92,57 +102,82 @@ def erase(
         rate: frames a second of a folder, such as 24 or 30000/1001.
         damage: what to do with a damaged video: refuse, or skip what cannot be decoded.
         resume: go on where a stopped run was; --no-resume begins anew.
+        jobs: clips at a time, each in a process of its own; or the Ray cluster that works on them, ray://HOST:PORT, or
+            ray for the one that RAY_ADDRESS names, else for this machine. Default for many clips: 1.
         as_json: print one JSON object with shares, sizes and times.
     """
-    from tenfold.cli.filling_network import make_filling
     from tenfold.cli.inpaint import parse_rate
     from tenfold.video.erase import EraseOptions
-    from tenfold.video.erase_files import erase_clip
     from tenfold.video.erase_masks import What
-    from tenfold.video.erase_preview import preview_clip
 
-    options = EraseOptions(preset=preset, dilate=dilate, feather=feather, cuts=cuts, memory_mb=memory_mb)
-    targets = tuple(parse_targets(box, click, mask, moving=moving))
-    what = What(targets=targets, masks=masks, tracks=tracks, ids=parse_ids(ids))
-    filling = make_filling(network, network_weights, seam=seam, device=device)
-    frames_a_second = parse_rate(rate)
-    with shown_progress() as progress:
+    if not clips:
+        raise UsageError("there is no clip to erase in. Name a video file or a folder of pictures, or several.")
+    if (find is None) != (not classes):
+        raise UsageError(
+            "--find and --class go together: a network that finds objects, and the name of a class that goes. "
+            "Give both or none."
+        )
+    order = EraseOrder(
+        clip=clips[0],
+        out=out,
+        what=What(
+            targets=tuple(parse_targets(box, click, mask, moving=moving)),
+            masks=masks,
+            tracks=tracks,
+            ids=parse_ids(ids),
+        ),
+        options=EraseOptions(preset=preset, dilate=dilate, feather=feather, cuts=cuts, memory_mb=memory_mb),
+        find=find,
+        classes=classes,
+        least_score=least_score,
+        network=network,
+        network_weights=network_weights,
+        seam=seam,
+        device=device,
+        engine=engine,
+        rate=parse_rate(rate),
+        lossless=lossless,
+        quality=quality,
+        sound=sound,
+        damage=damage,
+        resume=resume,
+    )
+    if len(clips) > 1 or jobs is not None:
+        from tenfold.cli.erase_many import erase_many
+
         if preview is not None:
-            shown = preview_clip(
-                clip,
-                out,
-                what,
-                preview,
-                options=options,
-                filling=filling,
-                rate=frames_a_second,
-                damage=damage,
-                progress=progress,
-            )
-        else:
-            report = erase_clip(
-                clip,
-                out,
-                what,
-                options=options,
-                filling=filling,
-                filling_name=f"{network} {network_weights} {seam}",
-                rate=frames_a_second,
-                lossless=lossless,
-                quality=quality,
-                sound=sound,
-                damage=damage,
-                resume=resume,
-                progress=progress,
-            )
+            raise UsageError("--preview is for one clip; leave out the others and --jobs.")
+        where = parse_jobs(jobs or "1", gpus=int(device.startswith("cuda")))
+        return erase_many(clips, out, order, where, as_json=as_json)
     if preview is not None:
-        if as_json:
-            write_json({"out": out, "frames": shown})
-        to_stderr(f"[dim]frames {', '.join(map(str, shown))}, before and after: {out}[/]")
-        return
+        _preview(order, preview, as_json=as_json)
+        return 0
+    with shown_progress() as progress:
+        report = order.carry_out(progress=progress)
     if as_json:
         write_json(report.to_dict())
     _tell(report)
+    return 0
+
+
+def _preview(order: EraseOrder, count: int, *, as_json: bool) -> None:
+    from tenfold.video.erase_preview import preview_clip
+
+    with shown_progress() as progress:
+        shown = preview_clip(
+            order.clip,
+            order.out,
+            order.all_that_goes(),
+            count,
+            options=order.options,
+            filling=order.filling(),
+            rate=order.rate,
+            damage=order.damage,
+            progress=progress,
+        )
+    if as_json:
+        write_json({"out": order.out, "frames": shown})
+    to_stderr(f"[dim]frames {', '.join(map(str, shown))}, before and after: {order.out}[/]")
 
 
 def parse_targets(
@@ -217,6 +252,8 @@ def _tell(report: EraseReport) -> None:
     shares = ", ".join(f"{name} {seconds / max(whole, 1e-9):.0%}" for name, seconds in report.seconds.items())
     before = f", {report.resumed_from} of them done before" if report.resumed_from else ""
     to_stderr(f"[dim]{report.account.frames} frames{before} in {whole:.1f} s ({shares})[/]")
+    tell_engine(report.find_engine, "objects found")
+    tell_engine(report.engine)
     to_stderr(f"[dim]{report.out}[/]")
 
 

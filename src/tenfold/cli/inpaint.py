@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from tenfold.cli.bars import shown_bars
-from tenfold.cli.filling_network import make_filling
+from tenfold.cli.filling_network import EngineName, make_filling, tell_engine
 from tenfold.cli.output import to_stderr, write_json
 from tenfold.errors import UsageError
 
@@ -44,6 +44,7 @@ def inpaint(
     sound: bool = True,
     damage: Literal["refuse", "skip"] = "refuse",
     device: str = "cpu",
+    engine: EngineName = "auto",
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Fill holes in a video, or remove what masks cover.
@@ -78,6 +79,8 @@ def inpaint(
         sound: keep the sound.
         damage: what to do with a damaged video: refuse, or skip what cannot be decoded.
         device: where RAFT and the network run, such as cpu or cuda.
+        engine: what runs the network: torch for artifacts, onnxruntime or openvino for .onnx files; a run folder that
+            holds both can be run by all. auto times those that can on the first window, and takes the fastest.
         as_json: print one JSON object with shares, sizes and times.
     """
     from tenfold.video.flow import make_estimator
@@ -88,7 +91,7 @@ def inpaint(
         dilate=dilate, passes=passes, reach=reach, longest_side=longest_side, memory_mb=memory_mb, cuts=cuts
     )
     estimator = make_estimator(flow, flow_weights, device)
-    filling = make_filling(network, network_weights, seam=seam, device=device)
+    filling = make_filling(network, network_weights, seam=seam, device=device, engine=engine)
     with _shown_progress() as progress:
         report = inpaint_clip(
             clip,
@@ -143,6 +146,7 @@ def _tell(report: InpaintReport) -> None:
         f"[dim]{report.account.frames} frames in {report.seconds:.1f} s, motion at {plan.working_size[1]} x "
         f"{plan.working_size[0]}, at most {plan.frames} frames held (about {plan.memory_mb} MB)[/]"
     )
+    tell_engine(report.engine)
     to_stderr(f"[dim]{report.out}[/]")
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from tenfold.cli.bars import shown_bars
+from tenfold.cli.finding_network import open_segmenter
 from tenfold.cli.output import to_stderr, write_json
-from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
-    from tenfold.video.segment import NetworkSegmenter
     from tenfold.video.segment_files import SegmentReport
 
 _MOST_SHOWN = 20
@@ -72,7 +71,7 @@ def segment(
     from tenfold.video.segment_files import segment_clip
 
     targets, frames_a_second = parse_targets(box, click, mask), parse_rate(rate)
-    segmenter = None if network is None else _opened(network, least_score, device)
+    segmenter = None if network is None else open_segmenter(network, least_score=least_score, device=device)
     with shown_bars(14) as progress:
         report = segment_clip(
             clip,
@@ -91,22 +90,6 @@ def segment(
     if as_json:
         write_json(report.to_dict())
     _tell(report)
-
-
-def _opened(path: Path, least_score: float, device: str) -> NetworkSegmenter:
-    from tenfold.cli.artifacts import open_artifact
-    from tenfold.video.segment import NetworkSegmenter
-
-    network, header = open_artifact(path)
-    if not all(hasattr(network, name) for name in ("start", "step", "introduce")):
-        raise UsageError(
-            f"{path} holds a network that does not follow objects in video. Give the artifact of a CompFeat, or leave "
-            "out --network and point at an object."
-        )
-    task: Any = header.get("task", {})
-    labels = [str(label) for label in task.get("labels") or ["object"]]
-    side = max(task["frame_size"]) if task.get("frame_size") else None
-    return NetworkSegmenter(network.to(device), labels, least_score=least_score, longest_side=side, device=device)
 
 
 def _tell(report: SegmentReport) -> None:

@@ -6,9 +6,12 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenfold.errors import ShapeError, UsageError
+
+if TYPE_CHECKING:
+    from tenfold.jobs import Processes, RayCluster
 
 ARTIFACT_SUFFIX, ONNX_SUFFIX = ".safetensors", ".onnx"
 _FLOAT_BITS = 32
@@ -61,6 +64,31 @@ def parse_like(text: str) -> int:
     if kind == "uniform" and bits.isdecimal() and 1 <= int(bits) <= 8:
         return int(bits)
     raise UsageError(f"--like {text!r} is not allowed. Write uniform:BITS with 1 to 8 bits, such as uniform:3.")
+
+
+def parse_jobs(text: str, *, gpus: int = 0) -> Processes | RayCluster:
+    """Where many jobs run: "4" processes at a time, "ray", or "ray://HOST:PORT".
+
+    Args:
+        text: what was given.
+        gpus: graphics cards that each job needs; Ray has to know.
+
+    Raises:
+        UsageError: if it is none of them.
+
+    Example:
+        >>> parse_jobs("4").count, parse_jobs("ray://head:10001").address
+        (4, 'ray://head:10001')
+    """
+    from tenfold.jobs import Processes, RayCluster
+
+    if text.isdecimal() and int(text):
+        return Processes(int(text))
+    if text == "ray" or re.fullmatch(r"ray://[^/\s]+:\d+", text):
+        return RayCluster(None if text == "ray" else text, gpus)
+    raise UsageError(
+        f"--jobs {text!r} is not allowed. Write how many at a time, such as 4; or ray, or ray://HOST:PORT."
+    )
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

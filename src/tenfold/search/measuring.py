@@ -9,18 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 from tenfold.errors import DataError, TenfoldError, UsageError, require
 from tenfold.files import write_text, written_whole
+from tenfold.jobs import TRIES, Processes, RayCluster, run_jobs
 from tenfold.search.candidates import CandidateSpace, code_key
 from tenfold.tasks import registry
 from tenfold.train.config import TrainConfig
@@ -28,7 +25,6 @@ from tenfold.train.interrupts import Interrupted
 
 TABLE_FILE = "table.parquet"
 ORDER_FILE, FURTHER_FILE = "measure.json", "further.json"
-_TRIES = 3
 Where = Literal["processes", "ray"]
 
 
@@ -100,8 +96,8 @@ def measure(
     codes = _with_further(folder, space, codes, given)
     done = {at: row for at, code in enumerate(codes) if (row := _read_row(_row_file(folder, code), code)) is not None}
     orders = {at: (space, code, list(tasks), config) for at, code in enumerate(codes) if at not in done}
-    run = _on_ray if where == "ray" else _in_processes
-    for at, row in run(orders, jobs):
+    for at, result in run_jobs(measure_one, orders, RayCluster() if where == "ray" else Processes(jobs)):
+        row = result or {"code": code_key(codes[at]), "values": {}, "error": f"its worker was lost {TRIES} times"}
         write_text(_row_file(folder, codes[at]), json.dumps(row) + "\n")
         done[at] = row
         if tell is not None:
@@ -222,62 +218,6 @@ def _measure_on(
     first = {task.main_metric: result.metrics[task.main_metric]}
     found |= {f"{order.kind}/{name}": value for name, value in {**first, **result.metrics}.items() if name != "loss"}
     return found
-
-
-def _lost(order: Any) -> dict[str, Any]:
-    return {"code": code_key(order[1]), "values": {}, "error": f"its worker was lost {_TRIES} times"}
-
-
-def _in_processes(
-    orders: Mapping[int, Any], jobs: int, work: Callable[..., dict[str, Any]] = measure_one
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run orders in processes; those of a process that died are tried again, alone once they were suspects."""
-    tries = dict.fromkeys(orders, 0)
-    waiting = list(orders)
-    while waiting:
-        # A death breaks the whole pool and hides whose it was: one at a time, the guilty one is certain.
-        suspects = [at for at in waiting if tries[at]]
-        batch, width = (suspects[:1], 1) if suspects else (waiting, jobs)
-        with ProcessPoolExecutor(width, mp_context=get_context("spawn")) as pool:
-            running: dict[Future[dict[str, Any]], int] = {}
-            queue = list(batch)
-            try:
-                while queue or running:
-                    while queue and len(running) < width:
-                        at = queue.pop(0)
-                        running[pool.submit(work, *orders[at])] = at
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        row = future.result()
-                        at = running.pop(future)
-                        waiting.remove(at)
-                        yield at, row
-            except BrokenProcessPool:
-                for at in running.values():
-                    tries[at] += 1
-        for at in [one for one in waiting if tries[one] >= _TRIES]:
-            waiting.remove(at)
-            yield at, _lost(orders[at])
-
-
-def _on_ray(
-    orders: Mapping[int, Any], _jobs: int, work: Callable[..., dict[str, Any]] = measure_one
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run orders as Ray tasks; one whose worker or machine was lost is tried again elsewhere."""
-    ray: Any = require("ray", "ray")
-    if not ray.is_initialized():
-        # An address in the environment is that of a cluster; without, Ray starts here.
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, configure_logging=False)
-    remote = ray.remote(num_cpus=1, max_retries=_TRIES - 1)(work)
-    running = {remote.remote(*order): at for at, order in orders.items()}
-    while running:
-        ready, _ = ray.wait(list(running), num_returns=1)
-        for one in ready:
-            at = running.pop(one)
-            try:
-                row = ray.get(one)
-            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
-                row = _lost(orders[at])
-            yield at, row
 
 
 def _write_table(path: Path, codes: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Path:

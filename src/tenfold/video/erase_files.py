@@ -23,12 +23,14 @@ from tenfold.data.video_joining import join_videos
 from tenfold.data.video_writing import MUXERS, VideoWriter
 from tenfold.errors import DataError, StorageError, UsageError
 from tenfold.files import check_unused, move_folder
+from tenfold.video.engine_choice import EngineReport
 from tenfold.video.erase import EraseOptions, erase_frames
 from tenfold.video.erase_masks import What, open_masks
 from tenfold.video.erase_work import EraseWork, Piece, stamp, work_folder
 from tenfold.video.filling import Filling
 from tenfold.video.flow import FlowEstimator
 from tenfold.video.inpaint import InpaintedFrame
+from tenfold.video.network_filling import NetworkFilling
 from tenfold.video.provenance import Account
 
 PIECE_FRAMES = 240
@@ -73,12 +75,16 @@ class EraseReport:
         account: shares of copied, repaired and invented pixels.
         resumed_from: frames that an earlier, interrupted run had done.
         seconds: by stage: "follow", "read", "fill" and "write".
+        engine: which runtime ran the network that filled, if one was needed.
+        find_engine: which runtime ran the network that found what is to go, if it was one of several.
     """
 
     out: Path
     account: Account
     resumed_from: int
     seconds: dict[str, float]
+    engine: EngineReport | None = None
+    find_engine: EngineReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -90,6 +96,8 @@ class EraseReport:
             "resumed_from": self.resumed_from,
             "seconds": whole,
             "stage_seconds": dict(self.seconds),
+            "engine": self.engine and asdict(self.engine),
+            "find_engine": self.find_engine and asdict(self.find_engine),
             "frames_per_second": made / max(whole, 1e-9),
         }
 
@@ -179,7 +187,8 @@ def erase_clip(
         clock.add("write", since)
         account = done.account()
         done.discard()
-    return EraseReport(out, account, resumed, clock.seconds)
+    engine = filling.engine if isinstance(filling, NetworkFilling) else None
+    return EraseReport(out, account, resumed, clock.seconds, engine)
 
 
 def _check_out(out: Path) -> None:

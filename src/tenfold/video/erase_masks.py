@@ -12,6 +12,7 @@ from typing import Any
 from tenfold.data.clip_video import ClipMasks, FrameMasks, PictureVideo, open_clip_video
 from tenfold.data.video import Damage, VideoReader
 from tenfold.errors import UsageError
+from tenfold.video.erase_find import Found, store_found
 from tenfold.video.erase_follow import Target, follow_targets
 from tenfold.video.mask_store import MaskStore
 from tenfold.video.track_masks import TrackMasks
@@ -29,6 +30,7 @@ class What:
         stored: the file of a MaskStore, for masks that were followed before.
         tracks: file of tracks, such as `tenfold segment` writes.
         ids: of the tracks that are to go; none means all.
+        found: what a network finds.
 
     With none of them, the masks beside the frames of a clip in a folder are taken.
 
@@ -41,11 +43,12 @@ class What:
     stored: Path | None = None
     tracks: Path | None = None
     ids: tuple[int, ...] = ()
+    found: Found | None = None
 
     def __post_init__(self) -> None:
         if self.ids and self.tracks is None:
             raise UsageError("ids are those of tracks; name the file with them (--tracks FILE), or leave the ids out.")
-        if sum(map(bool, (self.targets, self.masks, self.stored, self.tracks))) > 1:
+        if sum(map(bool, (self.targets, self.masks, self.stored, self.tracks, self.found))) > 1:
             raise UsageError(
                 "what is to go is said in more than one way; give masks for all frames, or point at things."
             )
@@ -55,7 +58,8 @@ class What:
         from tenfold.video.erase_work import stamp
 
         files = [stamp(path) for path in (self.masks, self.stored, self.tracks) if path]
-        return [*files, list(self.ids), *(target.asked() for target in self.targets)]
+        found = [] if self.found is None else [self.found.origin, list(self.found.classes)]
+        return [*files, list(self.ids), *(target.asked() for target in self.targets), *found]
 
 
 @contextmanager
@@ -69,7 +73,7 @@ def open_masks(
     damage: Damage = "refuse",
     progress: Follows | None = None,
 ) -> Iterator[FrameMasks]:
-    """The masks of a video. Things that are pointed at are followed first, unless that was done before.
+    """The masks of a video. Things that are pointed at are followed, or looked for, first, unless that was done before.
 
     Args:
         what: what is to go.
@@ -85,12 +89,15 @@ def open_masks(
         DataError: if masks cannot be read, or do not fit the clip.
     """
     size = (video.info.height, video.info.width)
-    if what.targets:
+    if what.targets or what.found is not None:
         if not place.exists():
             part = place.with_suffix(".part")
             part.unlink(missing_ok=True)
             with open_clip_video(clip, rate=rate, damage=damage) as again, MaskStore(part, size, write=True) as store:
-                follow_targets(again, what.targets, store, progress=progress)
+                if what.found is None:
+                    follow_targets(again, what.targets, store, progress=progress)
+                else:
+                    store_found(clip, what.found, store, rate=rate, damage=damage, progress=progress)
             part.replace(place)
         with MaskStore(place, size) as store:
             yield store
@@ -103,7 +110,8 @@ def open_masks(
         if what.masks is None and not (isinstance(video, PictureVideo) and video.clip.masks):
             raise UsageError(
                 "what is to be erased? Point at it with --box or --click, give its mask in one frame (--mask) or in "
-                "all (--masks), name tracks (--tracks), or take what moves most (--moving)."
+                "all (--masks), name tracks (--tracks) or a class that a network finds (--find, --class), or take what "
+                "moves most (--moving)."
             )
         with ClipMasks(what.masks, video, damage=damage) as masks:
             yield masks

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tenfold.cost.latency import interleaved
 from tenfold.errors import ArtifactError, ShapeError
+from tenfold.export.engine import installed_engines
 from tenfold.export.metadata import read_metadata
-from tenfold.export.session import open_session
+from tenfold.export.step_session import Arrays, StepSession
 from tenfold.export.video_step import FRAME, PROFILE, state_inputs
+from tenfold.video.engine_choice import AUTO, EngineReport
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,20 +22,25 @@ if TYPE_CHECKING:
     from tenfold.models.compfeat_state import Detections, VideoState
 
 
+_ROUNDS = 3
+
+
 class ExportedStep:
     """Finds and follows as the network did; `start` and `step` are those of `CompFeat`.
 
     Args:
         path: of the file.
-        threads: of ONNX Runtime; default: its own choice.
+        threads: of the runtime; default: its own choice.
+        engine: "onnxruntime", "openvino", or "auto": the faster of those installed, timed on the first frame.
 
     Raises:
         MissingDataError: if there is no such file.
-        ArtifactError: if it is damaged, or holds something else.
-        MissingExtraError: if ONNX Runtime is not installed.
+        ArtifactError: if it is damaged, or holds something else, or no runtime can run it.
+        UnknownNameError: if there is no such engine.
+        MissingExtraError: if the runtime is not installed.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, engine: str = "auto") -> None:
         from tenfold.models.tracking import MatchingRule
 
         facts = read_metadata(path)
@@ -40,10 +49,19 @@ class ExportedStep:
         self.facts = facts
         self.rule = MatchingRule(**facts["rule"])
         self._support_stride = int(facts["support_stride"])
-        self._height, self._width = facts["input_shape"][1:]
-        self._session = open_session(Path(path), {}, threads=threads)
-        self._shapes = {one.name: tuple(one.shape) for one in self._session.get_inputs()}
-        self._outputs = [one.name for one in self._session.get_outputs()]
+        self.height, self.width = (int(side) for side in facts["input_shape"][1:])
+        self.report: EngineReport | None = None
+        """Which runtime runs it; None before the first frame."""
+        self._refused: dict[str, str] = {}
+        self._sessions: dict[str, StepSession] = {}
+        for name in (installed_engines() or ["onnxruntime"]) if engine == AUTO else [engine]:
+            try:
+                self._sessions[name] = StepSession(Path(path), facts, name, threads)
+            except ArtifactError as error:
+                self._refused[name] = str(error)
+        if not self._sessions:
+            raise ArtifactError(" ".join(self._refused.values()))
+        self._shapes = next(iter(self._sessions.values())).shapes
 
     def start(self, height: int, width: int) -> VideoState:
         """The state before the first frame of a video.
@@ -56,9 +74,9 @@ class ExportedStep:
         from tenfold.models.compfeat_state import VideoState
         from tenfold.models.tracking import empty_memory
 
-        if (height, width) != (self._height, self._width):
+        if (height, width) != (self.height, self.width):
             raise ShapeError(
-                f"the file takes frames of {self._width} x {self._height}, not {width} x {height}. Resize them, or "
+                f"the file takes frames of {self.width} x {self.height}, not {width} x {height}. Resize them, or "
                 "export the network for this size."
             )
 
@@ -79,8 +97,7 @@ class ExportedStep:
 
         pixels = np.ascontiguousarray(frame.detach().cpu().numpy(), np.float32)
         feed = {FRAME: pixels, **state_inputs(state)}
-        found = self._session.run(None, {name: feed[name] for name in self._shapes})
-        by_name = {name: torch.from_numpy(value) for name, value in zip(self._outputs, found, strict=True)}
+        by_name = {name: torch.from_numpy(value) for name, value in self._chosen(feed).run(feed).items()}
 
         def rows(part: str) -> tuple[Any, ...]:
             count = sum(name.startswith(f"{part}.") for name in by_name)
@@ -90,3 +107,13 @@ class ExportedStep:
         parts |= {name: by_name[name] for name in Look._fields if name not in parts}
         seen = Look(**parts)
         return conclude(only_known(seen, state.memory), state, self.rule, self._support_stride)
+
+    def _chosen(self, feed: Arrays) -> StepSession:
+        """The session that runs it: the fastest, found on the first frame."""
+        if self.report is None:
+            calls = {name: partial(session.run, feed) for name, session in self._sessions.items()}
+            timings = {name: one.median_ms for name, one in interleaved(calls, rounds=_ROUNDS, burst_ms=0).items()}
+            best = min(timings, key=timings.__getitem__)
+            self.report = EngineReport(best, timings, best, refused=self._refused)
+            self._sessions = {best: self._sessions[best]}
+        return self._sessions[self.report.engine]

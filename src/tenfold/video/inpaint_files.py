@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from tenfold.data.video import Damage, VideoFrame, VideoReader
 from tenfold.data.video_writing import MUXERS, VideoWriter
 from tenfold.errors import UsageError
 from tenfold.files import folder_written_whole
+from tenfold.video.engine_choice import EngineReport
 from tenfold.video.filling import Filling
 from tenfold.video.flow import FlowEstimator
 from tenfold.video.inpaint import InpaintedFrame, InpaintOptions, InpaintSession, Plan
+from tenfold.video.network_filling import NetworkFilling
 from tenfold.video.provenance import Account, write_provenance
 
 FrameProgress = Callable[[int, int | None], None]
@@ -38,12 +40,14 @@ class InpaintReport:
         account: shares of copied, repaired and invented pixels.
         plan: working size and memory.
         seconds: what it took.
+        engine: which runtime ran the network, if one was needed.
     """
 
     out: Path
     account: Account
     plan: Plan
     seconds: float
+    engine: EngineReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -55,6 +59,7 @@ class InpaintReport:
             "frames_held": self.plan.frames,
             "memory_mb": self.plan.memory_mb,
             "seconds": self.seconds,
+            "engine": self.engine and asdict(self.engine),
             "frames_per_second": self.account.frames / max(self.seconds, 1e-9),
         }
 
@@ -126,7 +131,8 @@ def inpaint_clip(
             if progress is not None:
                 progress(account.frames, video.info.frames)
     assert session.plan is not None
-    return InpaintReport(out, account, session.plan, time.perf_counter() - started)
+    engine = filling.engine if isinstance(filling, NetworkFilling) else None
+    return InpaintReport(out, account, session.plan, time.perf_counter() - started, engine)
 
 
 def _filled(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from tenfold.data.holes import dilated
 from tenfold.errors import ShapeError, UsageError
 from tenfold.video.filling import Filled, Window
 from tenfold.video.harmonic import filled_smoothly
+
+if TYPE_CHECKING:
+    from tenfold.video.engine_choice import EngineReport
 
 
 class NetworkInputs(NamedTuple):
@@ -87,6 +90,11 @@ class NetworkFilling:
         self.context = context
         self._run, self._multiple, self._margin, self._seam = run, multiple, margin, seam
         self._ahead: list[NDArray[np.float32]] = []
+
+    @property
+    def engine(self) -> EngineReport | None:
+        """Which runtime runs the network; None as long as none did, or where there is no choice."""
+        return getattr(self._run, "report", None)
 
     def fill(self, window: Window) -> Filled:
         """See Filling; the windows of a scene must come in order, the first one without context before it.
