@@ -174,7 +174,7 @@ def _show_plan(recipe: Recipe, folder: Path, weights: Path | None, *, as_json: b
         start_from(network, weights)
     before = profile(network, task.example())
     for one in methods:
-        network = one.attach(network, budget, task.example(batch_size=min(64, recipe.train.batch_size)))
+        network = one.attach(network, budget, task.example(batch_size=min(64, max(2, recipe.train.batch_size))))
     after = profile(network, task.example())
     steps = task.batches_per_epoch(recipe.train.batch_size)
     excess = budget.excess(after) if budget else {}
