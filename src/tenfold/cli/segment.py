@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tenfold.cli.bars import shown_bars
 from tenfold.cli.output import to_stderr, write_json
+from tenfold.cli.values import ONNX_SUFFIX
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def segment(
         click: X,Y of a point on an object, in pixels, and @SECONDS; may be repeated.
         mask: PICTURE with the mask of an object in one frame, and @SECONDS; may be repeated.
         moving: find the largest thing that moves by itself.
-        network: the artifact of a CompFeat, or its run folder.
+        network: the artifact of a CompFeat, its run folder, or the step that `tenfold export` wrote of it (.onnx).
         least_score: with a network: what is less sure is left out, 0 to 1.
         longest_side: without a network: size at which objects are followed; larger frames are shrunk for that.
         rate: frames a second of a folder, such as 24 or 30000/1001.
@@ -72,7 +73,12 @@ def segment(
     from tenfold.video.segment_files import segment_clip
 
     targets, frames_a_second = parse_targets(box, click, mask), parse_rate(rate)
-    segmenter = None if network is None else _opened(network, least_score, device)
+    if network is not None and network.suffix == ONNX_SUFFIX:
+        if targets or moving:
+            raise UsageError(f"{network} follows what it finds by itself. To point at objects, give the artifact.")
+        segmenter = _opened_step(network, least_score)
+    else:
+        segmenter = None if network is None else _opened(network, least_score, device)
     with shown_bars(14) as progress:
         report = segment_clip(
             clip,
@@ -107,6 +113,15 @@ def _opened(path: Path, least_score: float, device: str) -> NetworkSegmenter:
     labels = [str(label) for label in task.get("labels") or ["object"]]
     side = max(task["frame_size"]) if task.get("frame_size") else None
     return NetworkSegmenter(network.to(device), labels, least_score=least_score, longest_side=side, device=device)
+
+
+def _opened_step(path: Path, least_score: float) -> NetworkSegmenter:
+    from tenfold.video.exported_step import ExportedStep
+    from tenfold.video.segment import NetworkSegmenter
+
+    step = ExportedStep(path)
+    labels = [str(label) for label in step.facts.get("labels") or ["object"]]
+    return NetworkSegmenter(step, labels, least_score=least_score, working_size=(step.height, step.width))
 
 
 def _tell(report: SegmentReport) -> None:

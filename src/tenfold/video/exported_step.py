@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tenfold.errors import ArtifactError, ShapeError
+from tenfold.export.machine import session_settings
 from tenfold.export.metadata import read_metadata
 from tenfold.export.session import open_session
 from tenfold.export.video_step import FRAME, PROFILE, state_inputs
@@ -40,8 +41,8 @@ class ExportedStep:
         self.facts = facts
         self.rule = MatchingRule(**facts["rule"])
         self._support_stride = int(facts["support_stride"])
-        self._height, self._width = facts["input_shape"][1:]
-        self._session = open_session(Path(path), {}, threads=threads)
+        self.height, self.width = (int(side) for side in facts["input_shape"][1:])
+        self._session = open_session(Path(path), session_settings(facts), threads=threads)
         self._shapes = {one.name: tuple(one.shape) for one in self._session.get_inputs()}
         self._outputs = [one.name for one in self._session.get_outputs()]
 
@@ -56,9 +57,9 @@ class ExportedStep:
         from tenfold.models.compfeat_state import VideoState
         from tenfold.models.tracking import empty_memory
 
-        if (height, width) != (self._height, self._width):
+        if (height, width) != (self.height, self.width):
             raise ShapeError(
-                f"the file takes frames of {self._width} x {self._height}, not {width} x {height}. Resize them, or "
+                f"the file takes frames of {self.width} x {self.height}, not {width} x {height}. Resize them, or "
                 "export the network for this size."
             )
 

@@ -92,6 +92,7 @@ class NetworkSegmenter:
         least_score: what is less sure is not shown, 0..1.
         longest_side: the larger side, in pixels, that the network was trained at; larger frames are shrunk for it. None
             takes frames as they are.
+        working_size: height and width of the only frames that the network takes; all others are brought to just these.
         device: where the network is, such as "cpu" or "cuda".
 
     Raises:
@@ -105,6 +106,7 @@ class NetworkSegmenter:
         *,
         least_score: float = 0.3,
         longest_side: int | None = None,
+        working_size: tuple[int, int] | None = None,
         device: str = "cpu",
     ) -> None:
         if not 0 <= least_score <= 1:
@@ -114,7 +116,7 @@ class NetworkSegmenter:
         self._device = device
         self._state: Any = None
         self._size: tuple[int, int] | None = None
-        self._working = (1, 1)
+        self._only_size, self._working = working_size, (1, 1)
         self._names: dict[int, int] = {}
         """Ids by those of the network."""
         self._reserved: set[int] = set()
@@ -127,7 +129,8 @@ class NetworkSegmenter:
         """See Segmenter."""
         self._size = height, width
         side = self._longest_side or max(self._size)
-        self._working = working_size(self._size, FollowOptions(longest_side=min(max(side, 32), 4096)))
+        fitting = working_size(self._size, FollowOptions(longest_side=min(max(side, 32), 4096)))
+        self._working = self._only_size or fitting
         self._state = self._network.start(*self._working)
         self._names.clear()
 
