@@ -107,7 +107,7 @@ def _export_step(
     height, width = frame_size(task, frame)
     frames = example_frames(task, data, min(images, _MOST_FRAMES), (height, width))
     facts = {"task": dict(task), "labels": task.get("labels") or ["object"]}
-    error = export_step(network, path, height=height, width=width, profile=profile, frames=frames, facts=facts)  # type: ignore[arg-type]
+    error = export_step(network, path, height=height, width=width, profile=profile, frames=frames, facts=facts)
     size, layers = path.stat().st_size, len(list(quantized_layers(network)))
     to_stdout(str(path))
     to_stderr(

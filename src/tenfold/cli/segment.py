@@ -73,6 +73,7 @@ def segment(
     from tenfold.video.segment_files import segment_clip
 
     targets, frames_a_second = parse_targets(box, click, mask), parse_rate(rate)
+    segmenter: NetworkSegmenter | None
     if network is not None and network.suffix == ONNX_SUFFIX:
         if targets or moving:
             raise UsageError(f"{network} follows what it finds by itself. To point at objects, give the artifact.")

@@ -24,10 +24,11 @@ from tenfold.export.integers import KernelWeight
 from tenfold.export.machine import saturates
 from tenfold.export.metadata import KEY
 from tenfold.export.placing import place
+from tenfold.export.probe import Check
 from tenfold.export.ranges import observe_ranges
 from tenfold.export.slim import slim
 from tenfold.export.switchable import refuse_if_not_nested, write_switchable
-from tenfold.export.verify import Check, Comparison, ExportReport, LayerReport, WidthReport, compare, count_nodes
+from tenfold.export.verify import Comparison, ExportReport, LayerReport, WidthReport, compare, count_nodes
 from tenfold.export.width_choice import WIDTH_INPUT
 from tenfold.export.widths import capture_widths, settle
 from tenfold.files import written_whole

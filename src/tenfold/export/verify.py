@@ -212,7 +212,7 @@ def compare(
     images = example[:_OUTPUT_IMAGES]
     for batch in images.split(8):
         found.append(_execute(session, {INPUT: array(batch), **choice})[0])
-        wanted.append(watch(None, lambda batch=batch: network(batch.detach().float().cpu())).outputs[0])
+        wanted.append(_answers(network, batch))
     outputs, answers = np.concatenate(found), np.concatenate(wanted)
     if outputs.shape != answers.shape:
         raise ExportError(f"the exported graph gives outputs of shape {outputs.shape}, the network {answers.shape}.")
@@ -227,6 +227,11 @@ def compare(
         len(images),
         engines,
     )
+
+
+def _answers(network: nn.Module, images: Tensor) -> Array:
+    """The first output of a network."""
+    return watch(None, lambda: network(images.detach().float().cpu())).outputs[0]
 
 
 def _with_constants(model: ir.Model, values: Mapping[str, Array]) -> ir.Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,9 +92,9 @@ def open_recordings(data: str | Path) -> tuple[list[ObjectClip], list[ObjectClip
 
 
 def _open(place: Path) -> list[ObjectClip]:
-    if place.is_file() or any(place.glob("*.json")):
-        return list(open_youtube_vis(place))
-    return list(open_masked_clips(place))
+    of_youtube_vis = place.is_file() or any(place.glob("*.json"))
+    found: Any = open_youtube_vis(place) if of_youtube_vis else open_masked_clips(place)
+    return list(found)
 
 
 def _annotated(part: ObjectFrames) -> ObjectFrames:
