@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any
 
 from markdown_tables import spread, table, where
+from write_compfeat import compfeat_sprites
 from write_deepvit import deepvit_cifar10, reattention
 from write_following import damaged_videos, following
 from write_inpainting import erase, inpainting, inpainting_speed, tsam_streaming
@@ -378,6 +379,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("inpainting", "Video inpainting", inpainting),
     ("inpainting_speed", "What `tenfold inpaint` costs a process", inpainting_speed),
     ("tsam_streaming", "TSAM in a stream and window by window", tsam_streaming),
+    ("compfeat_sprites", "CompFeat against the single-frame detector", compfeat_sprites),
     ("following", "Objects followed without a network", following),
     ("damaged_videos", "300 damaged videos", damaged_videos),
     ("erase", "Erasing: how near to the truth, how fast, in what memory", erase),

@@ -1,5 +1,7 @@
 """QAT and SAT on whole networks: which layer gets which bits, scale and sign, and what a budget decides."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -173,3 +175,59 @@ def test_wrong_names_and_options_are_refused_with_suggestions():
         SAT(rescale_rule="none")
     with pytest.raises(UnknownNameError, match="unknown quantization scheme 'dorefa'"):
         QAT(scheme="dorefa")
+
+
+class _Branched(_Residual):
+    """With a branch whose last layer begins as zeros, and so as nothing."""
+
+    def __init__(self):
+        super().__init__(True)
+        self.branch = nn.Conv2d(8, 8, 1)
+        nn.init.zeros_(self.branch.weight)
+        nn.init.zeros_(self.branch.bias)
+
+    def forward(self, x):
+        x = F.relu(self.stem_norm(self.stem(x)))
+        x = F.relu(x + self.body_norm(self.body(x)) + self.branch(x))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", [QAT(w_bits=4, a_bits=4), SAT(w_bits=4, a_bits=4, rescale="all")])
+def test_a_branch_that_begins_as_nothing_still_does_and_grows_with_its_steps(images, method):
+    torch.manual_seed(0)
+    network = method.attach(_Branched(), None, images)
+    scheme = describe(network)["branch"]
+    assert (scheme.clamp, scheme.rescale) == (False, "none")
+    network(images).square().sum().backward()
+    assert network.branch.weight.grad.abs().sum() > 0
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
+    with torch.no_grad():
+        network.branch.weight += 1e-4
+    assert network.branch.effective_weight().abs().max() < 1.1e-4
+    assert network.body.effective_weight().abs().max() > 0.1
+
+
+def test_only_the_named_parts_of_a_network_are_quantized(images):
+    network = nn.Sequential()
+    network.add_module("backbone", nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)))
+    network.add_module("head", nn.Conv2d(8, 5, 1))
+    for method in (SAT(w_bits=4, a_bits=4, only=["backbone"]), QAT(w_bits=4, a_bits=4, only="backbone")):
+        quantized = method.attach(copy.deepcopy(network), None, images)
+        assert list(describe(quantized)) == ["backbone.0", "backbone.3"]
+        assert describe(quantized)["backbone.3"].w_bits == 4  # it does not give the answer
+    one = QAT(w_bits=4, a_bits=4, only=["backbone.3", "head"]).attach(copy.deepcopy(network), None, images)
+    assert list(describe(one)) == ["backbone.3", "head"]
+    halves = create("adabits", bits=(8, 4), only=["head"]).attach(copy.deepcopy(network), None, images)
+    assert list(describe(halves)) == ["head"]
+    with pytest.raises(UnknownNameError, match=r"unknown part with layers to quantize 'hed'\. Did you mean head"):
+        SAT(only=["hed"]).attach(network, None, images)
+
+
+def test_bits_that_a_budget_decides_count_the_other_parts_in_float(images):
+    network = _Residual(True)
+    learned = create("fracbits", like=4, only=["body"]).attach(copy.deepcopy(network), None, images)
+    assert list(describe(learned)) == ["body"]
+    in_float = profile(network, images).bitops
+    body = next(row.macs for row in profile(network, images).layers if row.name == "body")
+    limit = in_float - body * (32 * 32 - 4 * 4)
+    assert SAT(only=["body"]).attach(network, Budget(bitops=limit), images).body.w_bits == 4

@@ -228,8 +228,8 @@ def test_the_task_comes_back_from_its_description():
     again = tasks.reopen(json.loads(json.dumps(task.describe())), None)
     assert again.classes == ["object"]
     assert same(next(task.eval_batches(batch_size=1))[1], next(again.eval_batches(batch_size=1))[1])
-    with pytest.raises(UsageError, match="tenfold eval-tracks"):
-        tasks.reopen(task.describe(), "somewhere")
+    with pytest.raises(MissingDataError, match="no data folder at some/where"):
+        tasks.reopen(task.describe(), "some/where")
 
 
 def test_example_frames_are_those_of_training():

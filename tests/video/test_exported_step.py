@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tenfold.errors import ArtifactError, ExportError, ShapeError
+from tenfold.errors import ArtifactError, ExportError, ShapeError, UnknownNameError
 from tenfold.export import export_step
 from tenfold.export.metadata import KEY
 from tenfold.models import build
@@ -30,14 +30,13 @@ def lively(**options):
     return network.eval()
 
 
-# torch takes half a minute to translate a detector.
+# torch takes half a minute to translate a detector. `roi:2`, quantized, is in tests/cli/test_export_step.py.
 @pytest.mark.slow
-@pytest.mark.parametrize("objects", ["roi:2", "dense"])
-def test_the_file_follows_as_the_network_does(tmp_path, objects):
+def test_the_file_follows_as_the_network_does(tmp_path):
     pytest.importorskip("onnxruntime")
     from tenfold.video.exported_step import ExportedStep
 
-    network = lively(objects=objects)
+    network = lively(objects="dense")
     frames = torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(5))
     path = tmp_path / "step.onnx"
     error = export_step(network, path, height=SIZE[0], width=SIZE[1], frames=frames, facts={"labels": ["a", "b"]})
@@ -62,6 +61,8 @@ def test_the_file_follows_as_the_network_does(tmp_path, objects):
 
 def test_what_is_wrong_is_told(tmp_path):
     network = lively()
+    with pytest.raises(UnknownNameError, match="unknown profile of a step 'fast'"):
+        export_step(network, tmp_path / "step.onnx", height=64, width=96, profile="fast")
     with pytest.raises(ShapeError, match="frames to check with are"):
         export_step(network, tmp_path / "step.onnx", height=64, width=96, frames=torch.rand(1, 3, 32, 32))
     pytest.importorskip("onnxruntime")
@@ -79,17 +80,13 @@ def test_what_is_wrong_is_told(tmp_path):
 
 def test_a_file_that_differs_from_the_network_is_not_written(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
+    import onnx_ir as ir
+
     from tenfold.export import video_step
 
-    class Program:
-        class model:  # noqa: N801 - as torch names it
-            metadata_props = {}  # noqa: RUF012
-
-        def save(self, path):
-            open(path, "wb").close()  # noqa: PTH123
-
-    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program())
-    monkeypatch.setattr(video_step, "_difference", lambda *_: float("inf"))
+    empty = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 21}), ir_version=10)
+    monkeypatch.setattr(video_step, "translate", lambda *_, **__: empty)
+    monkeypatch.setattr(video_step, "_error", lambda *_: float("inf"))
     with pytest.raises(ExportError, match="give something else than the network"):
         export_step(lively(), tmp_path / "step.onnx", height=64, width=96)
     assert not list(tmp_path.iterdir())

@@ -86,7 +86,11 @@ def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) ->
     task = task_of(header["task"], data)
     metrics = train.evaluate(network, task, batch_size=options["batch_size"])
     told = task.describe()["data"]
-    return {"metrics": metrics, "images": told.get("eval_images", told.get("eval_windows")), "engine": "torch"}
+    return {
+        "metrics": metrics,
+        "images": told.get("eval_images", told.get("eval_windows", told.get("eval_clips"))),
+        "engine": "torch",
+    }
 
 
 def task_of(described: Mapping[str, Any], data: str | None) -> Task:
@@ -132,15 +136,15 @@ def evaluation_batches(
 
 
 def data_of(task: Mapping[str, Any], data: str | None) -> str | None:
-    """Which data to open: what was asked for, or the embedded digits if the network learned on them.
+    """Which data to open: what was asked for, or none if the network learned on embedded or drawn data.
 
     Raises:
         UsageError: if nothing was asked for, and the network learned on something else.
     """
-    from tenfold.data.catalog import DIGITS
+    from tenfold.data.catalog import DIGITS, SPRITES
 
     learned_on = task.get("data", {}).get("name")
-    if data is None and learned_on != DIGITS:
+    if data is None and learned_on not in (DIGITS, SPRITES):
         raise UsageError(f"which images? The network learned on {learned_on!r}; say where they are: --data FOLDER.")
     return data
 

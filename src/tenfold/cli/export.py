@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from tenfold.cli.artifacts import artifact_path, open_artifact
+from tenfold.cli.example_frames import example_frames, frame_size, takes_frames
 from tenfold.cli.example_windows import example_windows, takes_windows
 from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.values import ONNX_SUFFIX
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tenfold.export import ExportReport
 
 ProfileName = Literal["fast", "compact", "float", "switchable"]
+_MOST_FRAMES = 8
 
 
 def export(
@@ -28,9 +30,10 @@ def export(
     /,
     *,
     out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
-    profile: ProfileName = "fast",
+    profile: ProfileName | None = None,
     data: str | None = None,
     images: int = 64,
+    frame: Annotated[str | None, Parameter(name="--frame-size")] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Turn a trained artifact into an ONNX file, run it, and compare it with the network.
@@ -38,16 +41,28 @@ def export(
     Args:
         artifact: an artifact (.safetensors), or the run folder that holds it.
         out: the file to write; default: beside the artifact, named after the profile.
-        profile: fast: int8 kernels in ONNX Runtime and OpenVINO. compact: the smallest file. float: no integers.
-            switchable: all bit-widths of a network in one file, as small as compact; chosen when it runs.
+        profile: fast (the default): int8 kernels in ONNX Runtime and OpenVINO. compact: the smallest file. float: no
+            integers. switchable: all bit-widths of a network in one file, as small as compact; chosen when it runs. A
+            network that follows objects in video becomes one step of it, compact (then the default) or float.
         data: images to compare on; default: the embedded digits if the network learned on them, else random ones.
         images: how many images, or frames of video, to compare on.
+        frame: WIDTHxHEIGHT of the frames of such a step, such as 432x240; default: those that it learned on.
         as_json: print one JSON object with the fidelity report.
     """
+    if out is not None and out.suffix != ONNX_SUFFIX:
+        raise UsageError(f"--out {out} must end in {ONNX_SUFFIX}.")
+    network, header = open_artifact(artifact)
+    if takes_frames(header):
+        path = out or artifact_path(artifact).with_name(f"step{ONNX_SUFFIX}")
+        told = _export_step(network, header["task"], path, profile or "compact", data, images, frame)
+        if as_json:
+            write_json(told)
+        return
+    if frame is not None:
+        raise UsageError("--frame-size is for networks that follow objects in video; images have the size they had.")
+    profile = profile or "fast"
     path = out or artifact_path(artifact).with_name(f"{profile}{ONNX_SUFFIX}")
-    if path.suffix != ONNX_SUFFIX:
-        raise UsageError(f"--out {path} must end in {ONNX_SUFFIX}.")
-    report = export_artifact(artifact, path, profile, data=data, images=images)
+    report = _export_whole(network, header, path, profile, data, images)
     if as_json:
         write_json({"file": path, "profile": profile, **report.to_dict()})
         return
@@ -59,9 +74,14 @@ def export_artifact(
     artifact: str | Path, path: str | Path, profile: ProfileName, *, data: str | None = None, images: int = 64
 ) -> ExportReport:
     """Export one artifact; see `tenfold.export.export_onnx` for the errors."""
+    return _export_whole(*open_artifact(artifact), path, profile, data, images)
+
+
+def _export_whole(
+    network: Any, header: Mapping[str, Any], path: str | Path, profile: ProfileName, data: str | None, images: int
+) -> ExportReport:
     from tenfold.export import export_onnx
 
-    network, header = open_artifact(artifact)
     task = header["task"]
     if takes_windows(header):
         from tenfold.models import PackedWindow
@@ -69,6 +89,36 @@ def export_artifact(
         example = example_windows(network, task, data, images)
         return export_onnx(PackedWindow(network), path, example=example, profile=profile, task=task)
     return export_onnx(network, path, example=example_images(task, data, images), profile=profile, task=task)
+
+
+def _export_step(
+    network: Any, task: Mapping[str, Any], path: Path, profile: str, data: str | None, images: int, frame: str | None
+) -> dict[str, Any]:
+    """Export one step of a network that follows objects in video, and tell of it."""
+    from tenfold.cost.units import format_amount
+    from tenfold.export import export_step
+    from tenfold.quant import quantized_layers
+
+    if profile not in ("compact", "float"):
+        raise UsageError(
+            f"--profile {profile} is for networks that take images: it rounds values that decide which objects are "
+            "found. A step of a network that follows objects is written compact or float."
+        )
+    height, width = frame_size(task, frame)
+    frames = example_frames(task, data, min(images, _MOST_FRAMES), (height, width))
+    facts = {"task": dict(task), "labels": task.get("labels") or ["object"]}
+    error = export_step(network, path, height=height, width=width, profile=profile, frames=frames, facts=facts)
+    size, layers = path.stat().st_size, len(list(quantized_layers(network)))
+    to_stdout(str(path))
+    to_stderr(
+        f"one step of {width} x {height}, {format_amount(size, 'B')}, {layers} layers with integers, error {error:.2g} "
+        f"over {len(frames)} frames",
+        f"[dim]next: tenfold segment clip.mp4 --network {path} -o tracks.json[/]",
+    )
+    return {
+        "file": path, "profile": profile, "width": width, "height": height, "file_bytes": size,
+        "quantized_layers": layers, "error": error, "frames": len(frames),
+    }  # fmt: skip
 
 
 def example_images(task: Mapping[str, Any], data: str | None, count: int) -> Tensor:

@@ -54,14 +54,16 @@ def fit(
     Args:
         model: a name that `tenfold models` knows, also timm:NAME and torchvision:NAME.
         data: a folder of images, torchvision:NAME, or a folder inside TENFOLD_DATA; default: the embedded digits. For
-            segment a folder with images/ and masks/, or with train/ and val/ that have them.
-        task: what the network is for: classify (the default); segment, where a classifier gets a head; or inpaint,
-            which takes clips, or folders of photographs by --set task.photographs=FOLDER.
+            segment a folder with images/ and masks/, or with train/ and val/ that have them; for track clips with masks
+            as YouTube-VIS or DAVIS has them, default: drawn ones.
+        task: what the network is for: classify (the default); segment, where a classifier gets a head; track, which
+            finds and follows objects in video; or inpaint, which takes clips, or folders of photographs by
+            --set task.photographs=FOLDER.
         head: for segment: lraspp (light; the default) or multires (all feature maps, as HRNet does).
         method: what happens while it trains: sat, qat, adabits, fracbits, atomnas, autonl; may be repeated, and
             applies in this order.
         bits: WEIGHTS/ACTIVATIONS for sat and qat, such as 4/4; several for adabits, such as 8,6,5,4.
-        budget: upper limits for one image, such as macs=50M,bytes=300k (also params, bitops, latency_ms).
+        budget: upper limits for one image or frame, such as macs=50M,bytes=300k (also params, bitops, latency_ms).
         like: uniform:BITS, to give fracbits the budget of a network with so many bits everywhere.
         weights: an artifact or a checkpoint to start from.
         image_size: side of the network's input in pixels; for segment its short side.
@@ -174,7 +176,7 @@ def _show_plan(recipe: Recipe, folder: Path, weights: Path | None, *, as_json: b
         start_from(network, weights)
     before = profile(network, task.example())
     for one in methods:
-        network = one.attach(network, budget, task.example(batch_size=min(64, recipe.train.batch_size)))
+        network = one.attach(network, budget, task.example(batch_size=min(64, max(2, recipe.train.batch_size))))
     after = profile(network, task.example())
     steps = task.batches_per_epoch(recipe.train.batch_size)
     excess = budget.excess(after) if budget else {}

@@ -11,6 +11,8 @@ from rich.table import Table
 from tenfold.cli.bars import shown_bars
 from tenfold.cli.finding_network import open_segmenter
 from tenfold.cli.output import to_stderr, write_json
+from tenfold.cli.values import ONNX_SUFFIX
+from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
     from tenfold.video.segment_files import SegmentReport
@@ -55,7 +57,7 @@ def segment(
         click: X,Y of a point on an object, in pixels, and @SECONDS; may be repeated.
         mask: PICTURE with the mask of an object in one frame, and @SECONDS; may be repeated.
         moving: find the largest thing that moves by itself.
-        network: the artifact of a CompFeat, or its run folder.
+        network: the artifact of a CompFeat, its run folder, or the step that `tenfold export` wrote of it (.onnx).
         least_score: with a network: what is less sure is left out, 0 to 1.
         longest_side: without a network: size at which objects are followed; larger frames are shrunk for that.
         rate: frames a second of a folder, such as 24 or 30000/1001.
@@ -71,6 +73,8 @@ def segment(
     from tenfold.video.segment_files import segment_clip
 
     targets, frames_a_second = parse_targets(box, click, mask), parse_rate(rate)
+    if network is not None and network.suffix == ONNX_SUFFIX and (targets or moving):
+        raise UsageError(f"{network} follows what it finds by itself. To point at objects, give the artifact.")
     segmenter = None if network is None else open_segmenter(network, least_score=least_score, device=device)
     with shown_bars(14) as progress:
         report = segment_clip(

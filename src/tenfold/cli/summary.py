@@ -47,6 +47,8 @@ def _before_and_after(report: Mapping[str, Any]) -> Table:
         spell = numbers.spelling(quantity)
         smaller = Text(f"{numbers.times(before, after)} less", "green") if after < 0.998 * before else Text("")
         table.add_row(label, spell(before), Text(spell(after), "bold"), smaller)
+    if (counted := facts.counted_for(report)) != "image":
+        table.caption, table.caption_justify = Text(f"costs of one {counted}", "dim"), "left"
     return table
 
 

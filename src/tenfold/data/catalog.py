@@ -16,6 +16,8 @@ from tenfold.data.torchvision_sets import PREFIX, load_torchvision
 from tenfold.errors import DataError, MissingDataError, UnknownNameError, UsageError
 
 DIGITS = "digits"
+SPRITES = "drawn sprites"
+"""What trainings to follow objects call data that they draw or simulate themselves."""
 EVALUATION = ("val", "validation", "test")
 """Names of the evaluation part beside `train`, in the order of preference."""
 

@@ -240,32 +240,50 @@ def capture(network: nn.Module, example: Tensor) -> ir.Model:
         dynamic = {0: torch.export.Dim(BATCH, min=least), 2: rows, 3: columns}
     if example.shape[0] < least:
         example = example[:1].expand(least, *example.shape[1:])
-    try:
-        with torch.no_grad(), quiet_exporter():
-            program = torch.onnx.export(
-                freeze(network),
-                (example.detach().float().cpu().contiguous(),),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                dynamic_shapes=(dynamic,),
-                custom_translation_table={
-                    torch.ops.tenfold.frozen_weight.default: _translate_weight,
-                    torch.ops.tenfold.frozen_activation.default: _translate_activation,
-                },
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise ExportError(_reason(network, error)) from error
-    assert program is not None
-    model: ir.Model = program.model
+    arguments = (example.detach().float().cpu().contiguous(),)
+    model = translate(
+        freeze(network), arguments, type(network).__name__, input_names=[INPUT], dynamic_shapes=(dynamic,)
+    )
     outputs = model.graph.outputs
     for index, value in enumerate(outputs):
         value.name = OUTPUT if len(outputs) == 1 else f"{OUTPUT}_{index}"
     return model
 
 
-def _reason(network: nn.Module, error: BaseException) -> str:
+def translate(frozen: nn.Module, arguments: tuple[Tensor, ...], name: str, **options: Any) -> ir.Model:
+    """A network as torch's exporter writes it, with `Weight` and `Activation` nodes.
+
+    Args:
+        frozen: what `freeze` gives, or a module around it.
+        arguments: of its forward.
+        name: what errors call the network.
+        options: further ones of `torch.onnx.export`: names, and sizes that stay free.
+
+    Raises:
+        ExportError: if torch cannot express the network in ONNX; the message names the operation.
+    """
+    try:
+        with torch.no_grad(), quiet_exporter():
+            program = torch.onnx.export(
+                frozen,
+                arguments,
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                custom_translation_table={
+                    torch.ops.tenfold.frozen_weight.default: _translate_weight,
+                    torch.ops.tenfold.frozen_activation.default: _translate_activation,
+                },
+                **options,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(_reason(name, error)) from error
+    assert program is not None
+    model: ir.Model = program.model
+    return model
+
+
+def _reason(name: str, error: BaseException) -> str:
     """Name the operation at fault, if the chain of errors tells it."""
     chain, texts = error, [str(error)]
     while (chain := chain.__cause__ or chain.__context__) is not None:  # type: ignore[assignment]
@@ -273,12 +291,12 @@ def _reason(network: nn.Module, error: BaseException) -> str:
     found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", " ".join(texts))
     if found:
         return (
-            f"{type(network).__name__} uses the operation {found[1]}, which has no ONNX form. "
+            f"{name} uses the operation {found[1]}, which has no ONNX form. "
             "Replace it in the network by operations that have one."
         )
     last = next((line for text in reversed(texts) for line in text.splitlines() if line.strip()), "unknown reason")
     return (
-        f"torch cannot turn {type(network).__name__} into an ONNX graph: {last.strip()}. The usual causes are "
+        f"torch cannot turn {name} into an ONNX graph: {last.strip()}. The usual causes are "
         "Python branches on values, and a fixed batch size in the code; `torch.export.export` shows the place."
     )
 

@@ -16,6 +16,7 @@ from tenfold.export.integers import UINT8_TOP, store
 
 TWO_BIT_OPSET = 25
 """The first with two-bit integers. ONNX Runtime reads them; OpenVINO does not yet."""
+_IR_VERSION, _TWO_BIT_IR_VERSION = 10, 13
 _TWO_BIT = (np.dtype(ml_dtypes.int2), np.dtype(ml_dtypes.uint2))
 
 
@@ -39,6 +40,12 @@ def write_compact(network: Network, *, real_weights: bool = False) -> list[Codes
     drop_unused(network.model)
     raise_opset(network.graph)
     return codes
+
+
+def set_format(model: ir.Model) -> None:
+    """Note the version of the file format that the model's operators belong to."""
+    two_bit = model.graph.opset_imports[""] == TWO_BIT_OPSET
+    model.ir_version = _TWO_BIT_IR_VERSION if two_bit else _IR_VERSION
 
 
 def raise_opset(graph: ir.Graph) -> None:

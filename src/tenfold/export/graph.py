@@ -329,7 +329,8 @@ def _absorb_follower(layer: IntegerLayer) -> bool:
         factors = [array for value in follower.inputs if (array := array_of(value)) is not None and array.size == 1]
         if not factors:
             return False
-        layer.scale, layer.bias = layer.scale * float(factors[0]), layer.bias * float(factors[0])
+        factor = factors[0].item()
+        layer.scale, layer.bias = layer.scale * factor, layer.bias * factor
     elif follower.op_type == "Add" and layer.node.op_type == "MatMul":
         constants = [array for value in follower.inputs if (array := array_of(value)) is not None]
         if not constants or constants[0].shape != layer.bias.shape:

@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from tenfold.cost import mean_bits
 from tenfold.cost import profile as count_cost
 from tenfold.errors import CountError, ExportError, ShapeError, UnknownNameError, UsageError
-from tenfold.export.capture import capture, takes_windows
-from tenfold.export.compact import TWO_BIT_OPSET, write_compact
+from tenfold.export.capture import INPUT, capture, takes_windows
+from tenfold.export.compact import set_format, write_compact
 from tenfold.export.fast import write_fast
 from tenfold.export.graph import Codes, IntegerLayer, Network, Quantizer, tidy
 from tenfold.export.integers import KernelWeight
 from tenfold.export.machine import saturates
 from tenfold.export.metadata import KEY
 from tenfold.export.placing import place
+from tenfold.export.probe import Check
 from tenfold.export.ranges import observe_ranges
 from tenfold.export.slim import slim
 from tenfold.export.switchable import refuse_if_not_nested, write_switchable
-from tenfold.export.verify import Check, Comparison, ExportReport, LayerReport, WidthReport, compare, count_nodes
+from tenfold.export.verify import Comparison, ExportReport, LayerReport, WidthReport, compare, count_nodes
 from tenfold.export.width_choice import WIDTH_INPUT
 from tenfold.export.widths import capture_widths, settle
 from tenfold.files import written_whole
@@ -48,7 +49,6 @@ TOLERANCES: dict[str, float] = {"fast": 0.35, "compact": 0.1, "float": 0.1, "swi
 """Largest relative error that one layer may show before an export is refused. A wrong graph shows 0.5 and more."""
 
 _LARGEST_BYTES = 2**31 - 1
-_IR_VERSION, _TWO_BIT_IR_VERSION = 10, 13
 _METADATA_VERSION = 1
 _WINDOW = 8
 """Frames given at a time to a network that takes windows."""
@@ -106,8 +106,7 @@ def export_onnx(
         draft = _draft(tidy(capture(network, example)), network, profile, images, any_cpu)
     model, network = draft.model, draft.widest
     slim(model, everything=profile in ("compact", "switchable"))
-    two_bit = model.graph.opset_imports[""] == TWO_BIT_OPSET
-    model.ir_version = _TWO_BIT_IR_VERSION if two_bit else _IR_VERSION
+    set_format(model)
     metadata: dict[str, Any] = {
         "version": _METADATA_VERSION,
         "profile": profile,
@@ -180,7 +179,8 @@ def _draft(captured: Network, network: nn.Module, profile: str, images: Tensor, 
     pixel_layers = image_layers if _are_bytes(images) else set()  # else the image is normalized: its grid is calibrated
     plan = place(captured, pixel_layers=pixel_layers, any_cpu=any_cpu)
     together = _WINDOW if takes_windows(network) else 1
-    ranges = observe_ranges(captured, images.detach().float().cpu().numpy(), together=together)
+    pixels = images.detach().float().cpu().numpy()
+    ranges = observe_ranges(captured, ({INPUT: pixels[at : at + together]} for at in range(0, len(pixels), together)))
     written = write_fast(captured, plan, ranges, any_cpu=any_cpu)
     reasons = {layer.name: reason for layer, reason in plan.reasons.items()}
     variants = [_Variant(network, captured.quantizers, written.codes)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from tenfold.export.capture import INPUT
 from tenfold.export.compact import write_compact
 from tenfold.export.graph import Network, bypass
 from tenfold.export.integers import UINT8_TOP
@@ -22,15 +22,12 @@ _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Which parts of the full range are tried."""
 
 
-def observe_ranges(
-    network: Network, images: NDArray[np.float32], *, together: int = 1
-) -> dict[str, tuple[float, float]]:
+def observe_ranges(network: Network, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, tuple[float, float]]:
     """Run the network, with its own quantizers at work, and choose the range of each observed value.
 
     Args:
         network: after `place`; left as it was.
-        images: calibration inputs, (B, C, H, W).
-        together: how many are given at a time; more than one where they see each other.
+        inputs: what to give one after another, by the name of the graph's input.
 
     Returns:
         Smallest and largest value to represent, by the name of the observation.
@@ -44,8 +41,8 @@ def observe_ranges(
     samples = defaultdict(list)
     lows: dict[str, float] = defaultdict(float)
     highs: dict[str, float] = defaultdict(float)
-    for start in range(0, len(images), together):
-        found = session.run(list(names), {INPUT: images[start : start + together]})
+    for one in inputs:
+        found = session.run(list(names), dict(one))
         for name, values in zip(names, found, strict=True):
             flat = values.reshape(-1)
             lows[name], highs[name] = min(lows[name], float(flat.min())), max(highs[name], float(flat.max()))

@@ -9,7 +9,7 @@ it do as a whole?* The outputs of the file are compared too, and reported.
 from __future__ import annotations
 
 import copy
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -19,20 +19,16 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tenfold.errors import ExportError, MissingExtraError
 from tenfold.export.capture import INPUT, takes_windows
 from tenfold.export.graph import Codes, Quantizer
 from tenfold.export.machine import needs_precision, openvino_settings, session_settings
+from tenfold.export.probe import Array, Check, Probe, array, relative_error, watch
 from tenfold.export.session import open_session, openvino_core
-from tenfold.quant import activation_quantizers
 
 _CODE_IMAGES, _OUTPUT_IMAGES = 4, 64
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,24 +129,6 @@ class ExportReport:
 
 
 @dataclass(frozen=True)
-class Check:
-    """The comparison of one tensor."""
-
-    worst_steps: float
-    exact: float
-    size: int
-    relative: float
-
-    @classmethod
-    def worst_of(cls, checks: Sequence[Check]) -> Check:
-        """Several comparisons of one tensor as one."""
-        sizes = [check.size for check in checks]
-        exact = float(np.average([check.exact for check in checks], weights=sizes))
-        worst = max(check.worst_steps for check in checks)
-        return cls(worst, exact, sum(sizes), max(check.relative for check in checks))
-
-
-@dataclass(frozen=True)
 class Comparison:
     """What the comparison found.
 
@@ -215,37 +193,45 @@ def compare(
     """
     settings, choice = session_settings(metadata), dict(choice or {})
     network = copy.deepcopy(network).cpu().float().eval()
-    probe = _Probe(model, quantizers, codes, network, example[:_CODE_IMAGES])
-    forms = [(probe.model, {**probe.feeds, **choice})]
+    seen = example[:_CODE_IMAGES]
+    truth = watch(network, lambda: network(seen.detach().float().cpu()))
+    probe = Probe(model, quantizers, codes, truth)
+    forced = {INPUT: array(seen), **probe.feeds(truth)}
+    forms = [(probe.model, {**forced, **choice})]
     if choice:
-        forms.append((_with_constants(probe.model, choice), probe.feeds))
-    results = [probe.compare(_run_onnxruntime(form, settings, feeds)) for form, feeds in forms]
+        forms.append((_with_constants(probe.model, choice), forced))
+    results = [probe.compare(_run_onnxruntime(form, settings, feeds), truth) for form, feeds in forms]
     checks = {name: Check.worst_of([codes[name] for codes, _ in results]) for name in results[0][0]}
     local = max(outputs for _, outputs in results)
     engines = {"onnxruntime": _worst(checks, local)}
     if find_spec("openvino") and not needs_precision(metadata):
         there = [_run_openvino(form, openvino_settings(metadata), feeds) for form, feeds in forms]
-        engines["openvino"] = max(np.inf if one is None else _worst(*probe.compare(one)) for one in there)
+        engines["openvino"] = max(np.inf if one is None else _worst(*probe.compare(one, truth)) for one in there)
     found, wanted = [], []
-    session = _session(model, settings)
+    session = session_of(model, settings)
     images = example[:_OUTPUT_IMAGES]
     for batch in images.split(8):
-        found.append(_execute(session, {INPUT: _array(batch), **choice})[0])
-        wanted.append(_run(network, batch)[0][0])
-    outputs, truth = np.concatenate(found), np.concatenate(wanted)
-    if outputs.shape != truth.shape:
-        raise ExportError(f"the exported graph gives outputs of shape {outputs.shape}, the network {truth.shape}.")
+        found.append(_execute(session, {INPUT: array(batch), **choice})[0])
+        wanted.append(_answers(network, batch))
+    outputs, answers = np.concatenate(found), np.concatenate(wanted)
+    if outputs.shape != answers.shape:
+        raise ExportError(f"the exported graph gives outputs of shape {outputs.shape}, the network {answers.shape}.")
     # One answer an image, or one a pixel; or painted frames.
-    has_classes = truth.ndim in (2, 4) and truth.shape[1] > 1 and not takes_windows(network)
+    has_classes = answers.ndim in (2, 4) and answers.shape[1] > 1 and not takes_windows(network)
     return Comparison(
         checks,
         local,
-        float(np.abs(outputs - truth).max(initial=0)),
-        relative_error(outputs, truth),
-        float((outputs.argmax(1) == truth.argmax(1)).mean()) if has_classes else None,
+        float(np.abs(outputs - answers).max(initial=0)),
+        relative_error(outputs, answers),
+        float((outputs.argmax(1) == answers.argmax(1)).mean()) if has_classes else None,
         len(images),
         engines,
     )
+
+
+def _answers(network: nn.Module, images: Tensor) -> Array:
+    """The first output of a network."""
+    return watch(None, lambda: network(images.detach().float().cpu())).outputs[0]
 
 
 def _with_constants(model: ir.Model, values: Mapping[str, Array]) -> ir.Model:
@@ -262,77 +248,9 @@ def _worst(checks: dict[str, Check], outputs: float) -> float:
     return max([outputs, *(check.relative for check in checks.values())])
 
 
-def relative_error(found: Array, wanted: Array, floor: float = 0.0) -> float:
-    """Root mean square error as a share of the deviation of the wanted values; infinite for NaN."""
-    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
-    error = float(np.sqrt(np.square(found - wanted).mean())) if wanted.size else 0.0
-    if not np.isfinite(error):
-        return np.inf
-    scale = max(float(wanted.std()), floor, 1e-6 * float(np.abs(wanted).max(initial=0)))
-    return error / scale if error else 0.0
-
-
-class _Probe:
-    """A graph cut open at every quantized activation, with the network's own codes to put in at the cuts."""
-
-    def __init__(
-        self,
-        model: ir.Model,
-        quantizers: Sequence[Quantizer],
-        codes: Sequence[Codes],
-        network: nn.Module,
-        images: Tensor,
-    ) -> None:
-        self._outputs, activations = _run(network, images, watch=True)
-        truths = [activations[quantizer.name].pop(0) for quantizer in quantizers]
-        self.model = model.clone()
-        self.feeds: dict[str, Array] = {INPUT: _array(images)}
-        graph = self.model.graph
-        self._output_names = [value.name for value in graph.outputs]
-        values = {value.name: value for node in graph for value in node.outputs}
-        watched = [values[code.value.name] for code in codes if code.value is not None]
-        for index, (value, code, truth) in enumerate(zip(watched, codes, truths, strict=True)):
-            if len(list(value.uses())) == 1 and watched.count(value) == 1:
-                # Only this layer reads these codes.
-                forced = ir.Value(name=f"forced_{index}", type=_tensor_of(code))
-                forced.shape = ir.Shape([f"d{index}_{axis}" for axis in range(truth.ndim)])
-                ir.convenience.replace_all_uses_with(value, forced)
-                graph.inputs.append(forced)
-                exact = np.rint((truth - code.offset) / code.scale) + code.zero
-                kind = np.iinfo(code.kind)
-                self.feeds[forced.name] = np.clip(exact, kind.min, kind.max).astype(code.kind)
-            if not value.is_graph_output():
-                value.type = _tensor_of(code)
-                graph.outputs.append(value)
-        self._watched = list(zip(quantizers, codes, [value.name for value in watched], truths, strict=True))
-
-    def compare(self, found: dict[str, Array]) -> tuple[dict[str, Check], float]:
-        """The codes by layer, and the largest relative error of the outputs.
-
-        Args:
-            found: what a runtime gives, by name.
-        """
-        checks: dict[str, Check] = {}
-        for quantizer, code, name, truth in self._watched:
-            real = code.scale * (found[name].astype(np.float64) - code.zero) + code.offset
-            steps = np.abs(real - truth) / quantizer.grid.step
-            checks[quantizer.name] = Check(
-                float(steps.max(initial=0)),
-                float((steps < 0.25).mean()),
-                steps.size,
-                relative_error(real, truth, floor=quantizer.grid.step),
-            )
-        pairs = zip(self._output_names, self._outputs, strict=True)
-        return checks, max(relative_error(found[name], truth) for name, truth in pairs)
-
-
-def _tensor_of(codes: Codes) -> ir.TensorType:
-    return ir.TensorType(ir.DataType.from_numpy(np.dtype(codes.kind)))
-
-
 def _run_onnxruntime(model: ir.Model, settings: dict[str, str], feeds: dict[str, Array]) -> dict[str, Array]:
     names = [value.name for value in model.graph.outputs]
-    return dict(zip(names, _execute(_session(model, settings), feeds), strict=True))
+    return dict(zip(names, _execute(session_of(model, settings), feeds), strict=True))
 
 
 def _execute(session: Any, feeds: dict[str, Array]) -> list[Array]:
@@ -357,34 +275,13 @@ def _run_openvino(model: ir.Model, settings: dict[str, Any], feeds: dict[str, Ar
         return None
 
 
-def _run(network: nn.Module, images: Tensor, *, watch: bool = False) -> tuple[list[Array], dict[str, list[Array]]]:
-    """The outputs of a network, and what its activation quantizers give, by layer name in the order of calls."""
-    activations: dict[str, list[Array]] = defaultdict(list)
+def session_of(model: ir.Model, settings: dict[str, str], optimized: Path | None = None) -> Any:
+    """Open a graph in ONNX Runtime.
 
-    def keep(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            activations[name].append(_array(output))
-
-        return hook
-
-    hooks = [
-        quantizer.register_forward_hook(keep(name))
-        for name, quantizer in activation_quantizers(network).items()
-        if watch
-    ]
-    with torch.no_grad():
-        result = network(images.detach().float().cpu())
-    for hook in hooks:
-        hook.remove()
-    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
-    return [_array(tensor) for tensor in tensors], activations
-
-
-def _array(tensor: Tensor) -> Array:
-    return tensor.detach().float().cpu().contiguous().numpy()
-
-
-def _session(model: ir.Model, settings: dict[str, str], optimized: Path | None = None) -> Any:
+    Raises:
+        ExportError: if it refuses the graph.
+        MissingExtraError: if it is not installed.
+    """
     try:
         return open_session(ir.to_proto(model).SerializeToString(), settings, optimized=optimized)
     except MissingExtraError:
@@ -398,6 +295,6 @@ def count_nodes(model: ir.Model, metadata: dict[str, Any]) -> dict[str, int]:
     """How often each operator occurs in the graph that ONNX Runtime makes of a model, the most frequent first."""
     with TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        _session(model, session_settings(metadata), optimized)
+        session_of(model, session_settings(metadata), optimized)
         graph = ir.load(optimized).graph
         return dict(Counter(node.op_type for node in graph).most_common())

@@ -18,7 +18,7 @@ from tenfold.errors import UnknownNameError, UsageError
 from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, Pass, register
 from tenfold.methods.sat import SAT, RescaledLayers
-from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits, survey_for
+from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits, part_names, survey_for
 from tenfold.methods.width_search import WidthSearch, fix_widths
 from tenfold.quant import (
     QuantProduct,
@@ -74,6 +74,8 @@ class AdaBits(Method):
     """CG-PACT's gradient for the clipping levels instead of PACT's."""
     attention_products: bool = False
     """Whether the products of attention are quantized, too: queries with keys, maps with values."""
+    only: Sequence[str] = ()
+    """Quantize these parts of the network only, such as "backbone": modules by name, with all inside; none: all."""
     distillation: float = 0.0
     """How much the answers of the widest width teach the narrower ones; 0 is off, as in the paper."""
     calibration_batches: int = 20
@@ -108,6 +110,7 @@ class AdaBits(Method):
         check_options(*self.widths[0], self.scheme)
         given = [a for _, a in self.widths]
         check_attention_products(self.attention_products, min(given), max(given))
+        self.only = part_names(self.only)
         if self.distillation and self.training != "joint":
             raise UsageError(f"distillation needs all widths in each batch; training={self.training!r} has one.")
         if not 0 <= self.search_share <= 1 or not self.kappa >= 0 or not self.bits_rate > 0:
@@ -124,7 +127,7 @@ class AdaBits(Method):
         Raises:
             UsageError: if the network is quantized already, or has nothing to quantize.
         """
-        facts = survey_for(network, example, self.attention_products)
+        facts = survey_for(network, example, self.attention_products, self.only)
         wide, high = (max(bits) for bits in zip(*self.widths, strict=True))
         base = SAT(
             w_bits=wide,
@@ -135,6 +138,7 @@ class AdaBits(Method):
             two_sided=self.two_sided,
             calibrated=self.calibrated,
             attention_products=self.attention_products,
+            only=self.only,
         )
         network = base.attach(network, None, example)
         layers = {name: [layer_bits(fact, w, a) for w, a in self.widths] for name, fact in facts.items()}

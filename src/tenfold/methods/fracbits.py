@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -20,7 +20,7 @@ from tenfold.methods.method import Method, register
 from tenfold.methods.qat import QAT
 from tenfold.methods.sat import SAT
 from tenfold.methods.sensitivity import sensitive_start
-from tenfold.methods.uniform import survey_for, uniform_cost
+from tenfold.methods.uniform import part_names, survey_for, uniform_cost
 from tenfold.quant import (
     FLOAT_BITS,
     Bits,
@@ -101,6 +101,8 @@ class FracBits(Method):
 
     attention_products: bool = False
     """Whether the products of attention are quantized, too: queries with keys, maps with values."""
+    only: Sequence[str] = ()
+    """Quantize these parts of the network only, such as "backbone": modules by name, with all inside; none: all."""
 
     _step: int = field(default=0, init=False, repr=False)
     _steps_per_epoch: int = field(default=1, init=False, repr=False)
@@ -124,6 +126,7 @@ class FracBits(Method):
         check_attention_products(
             self.attention_products, self.a_range[0], FLOAT_BITS if self.weight_only else self.a_range[1]
         )
+        self.only = part_names(self.only)
         if not 0 < self.search_share <= 1:
             raise UsageError(f"search_share must be above 0 and at most 1; got {self.search_share}.")
         if not self.bits_rate > 0:
@@ -142,7 +145,7 @@ class FracBits(Method):
             BudgetError: if the budget is out of reach with the fewest bits that the range allows.
             UsageError: if there is neither a budget on bits nor `like`, or the network is quantized already.
         """
-        facts = survey_for(network, example, self.attention_products)
+        facts = survey_for(network, example, self.attention_products, self.only)
         a_bits = FLOAT_BITS if self.weight_only else self.a_range[1]
         limits = self._limits(network, budget, example, facts)
         network = self._base(a_bits).attach(network, None, example)
@@ -234,6 +237,7 @@ class FracBits(Method):
             "a_scheme": "auto" if self.a_range[0] > 1 else "original",
             "two_sided": self.two_sided,
             "attention_products": self.attention_products,
+            "only": self.only,
         }
         if self.base == "sat":
             return SAT(**common)
@@ -268,7 +272,7 @@ class FracBits(Method):
         found = {quantity: float(limit) for quantity, limit in limits.items() if limit is not None}
         if self.like is not None and not found:
             a_bits = FLOAT_BITS if self.weight_only else self.like
-            uniform = uniform_cost(network, example, facts, self.like, a_bits, self.attention_products)
+            uniform = uniform_cost(network, example, facts, self.like, a_bits, self.attention_products, self.only)
             found = {"bytes": uniform.size_bytes} if self.weight_only else {"bitops": uniform.bitops}
         if not found:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from tenfold.batches import Inputs
 from tenfold.cost import Budget
 from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, register
-from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly
+from tenfold.methods.uniform import SchemeChoice, check_options, part_names, quantize_uniformly
 
 
 @register
@@ -45,10 +46,13 @@ class QAT(Method):
     """CG-PACT's gradient for the clipping levels instead of PACT's."""
     attention_products: bool = False
     """Whether the products of attention are quantized, too: queries with keys, maps with values."""
+    only: Sequence[str] = ()
+    """Quantize these parts of the network only, such as "backbone": modules by name, with all inside; none: all."""
 
     def __post_init__(self) -> None:
         check_options(self.w_bits, self.a_bits, self.scheme, self.a_scheme)
         check_attention_products(self.attention_products, self.a_bits, self.a_bits)
+        self.only = part_names(self.only)
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Inputs) -> nn.Module:
         """Quantize all layers; see `quantize_uniformly` for the errors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -14,7 +14,7 @@ from tenfold.cost import Budget
 from tenfold.errors import UnknownNameError
 from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, register
-from tenfold.methods.uniform import SchemeChoice, check_options, quantize_uniformly
+from tenfold.methods.uniform import SchemeChoice, check_options, part_names, quantize_uniformly
 from tenfold.quant import LayerFacts, QuantLayer, fan_out, quantized_layers
 
 _STEEP = 4.0
@@ -58,10 +58,13 @@ class SAT(Method):
     """CG-PACT's gradient for the clipping levels (the method) instead of PACT's."""
     attention_products: bool = False
     """Whether the products of attention are quantized, too: queries with keys, maps with values."""
+    only: Sequence[str] = ()
+    """Quantize these parts of the network only, such as "backbone": modules by name, with all inside; none: all."""
 
     def __post_init__(self) -> None:
         check_options(self.w_bits, self.a_bits, self.scheme, self.a_scheme)
         check_attention_products(self.attention_products, self.a_bits, self.a_bits)
+        self.only = part_names(self.only)
         for what, got, allowed in (
             ("choice of rescaled layers", self.rescale, get_args(RescaledLayers)),
             ("rescale rule", self.rescale_rule, ("constant", "stddev")),

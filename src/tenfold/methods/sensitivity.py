@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tenfold.errors import UsageError
 from tenfold.methods.bit_search import BitSearch
 from tenfold.modes import evaluating
 from tenfold.quant import FractionalBits
@@ -35,6 +36,9 @@ def sensitive_start(network: nn.Module, search: BitSearch, images: Tensor) -> di
 
     Returns:
         By policy, of the shape of its value.
+
+    Raises:
+        UsageError: if the network's answers are not one tensor.
     """
     kept = {policy: policy.value.clone() for policy in search.policies}
     try:
@@ -53,7 +57,13 @@ def _measured(network: nn.Module, search: BitSearch, images: Tensor) -> dict[Fra
     with evaluating(network):
         for policy in search.policies:
             policy.value.fill_(policy.high)
-        reference = network(images).float().log_softmax(1)
+        outputs = network(images)
+        if not isinstance(outputs, Tensor):
+            raise UsageError(
+                f'start="sensitivity" compares the answers of a network with classes, and {type(network).__name__} '
+                "gives something else. Leave start out, or give it a number of bits."
+            )
+        reference = outputs.float().log_softmax(1)
         for policy in search.policies:
             bits = min(max(_PROBED, policy.low, policy.minimum), policy.high)
             policy.value.fill_(bits)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from torch import nn
@@ -37,6 +38,11 @@ _CANDIDATES = range(8, 1, -1)
 SchemeChoice = Literal["auto"] | Scheme
 
 
+def part_names(only: str | Sequence[str]) -> tuple[str, ...]:
+    """The option `only` as names; one may be given as it is."""
+    return (only,) if isinstance(only, str) else tuple(only)
+
+
 def check_options(w_bits: int | None, a_bits: int | None, *schemes: str) -> None:
     """Check what a user may have got wrong, before anything runs.
 
@@ -66,6 +72,7 @@ class UniformMethod(Protocol):
     two_sided: bool | None
     calibrated: bool
     attention_products: bool
+    only: Sequence[str]
 
 
 def quantize_uniformly(
@@ -77,7 +84,9 @@ def quantize_uniformly(
 ) -> nn.Module:
     """Quantize every convolution and linear layer, first and last with 8-bit weights, the others alike.
 
-    The first layer sees the image, which has 8 bits already: only its weights are quantized.
+    The first layer sees the image, which has 8 bits already: only its weights are quantized. A layer whose weights are
+    all zero keeps their scale, whatever the method does with it elsewhere: there is nothing to normalize, and the first
+    step would bring a branch that shall change nothing at first to its full size.
 
     Source: `sat.md` section 2.4.
 
@@ -91,18 +100,19 @@ def quantize_uniformly(
     Raises:
         BudgetError: if no uniform bits keep the budget; the message says the smallest cost that can be reached.
         UsageError: if the network is quantized already, or has nothing to quantize.
+        UnknownNameError: if `only` names a part that has nothing to quantize.
     """
     if any(quantized_layers(network)):
         raise UsageError("the network is quantized already; use one method that sets bits, on a float network.")
-    facts = survey_for(network, example, method.attention_products)
+    facts = survey_for(network, example, method.attention_products, method.only)
     w_bits, a_bits = method.w_bits, method.a_bits
     if w_bits is None or a_bits is None:
-        w_bits = a_bits = _largest_bits(network, budget, example, facts, method.attention_products)
+        w_bits = a_bits = _largest_bits(network, budget, example, facts, method)
 
     def scheme(fact: LayerFacts) -> LayerScheme:
         layer_w_bits, layer_a_bits = layer_bits(fact, w_bits, a_bits)
         two_sided = fact.signed_input if method.two_sided is None else method.two_sided
-        return LayerScheme(
+        found = LayerScheme(
             w_bits=layer_w_bits,
             a_bits=layer_a_bits,
             scheme=_resolve_scheme(method.scheme, layer_w_bits),
@@ -112,21 +122,45 @@ def quantize_uniformly(
             pixels=fact.is_first,
             **own(fact, facts),
         )
+        return replace(found, clamp=False, rescale="none") if fact.is_zero else found
 
     schemes = {name: scheme(fact) for name, fact in facts.items()}
     if method.attention_products:
-        schemes |= product_schemes(network, a_bits, method.calibrated)
+        schemes |= within(product_schemes(network, a_bits, method.calibrated), method.only)
     mixings = [name for name, module in network.named_modules() if isinstance(module, HeadMixing) and name in facts]
     network = quantize(network, schemes)
     start_levels(network, example, _started_from_data(network, mixings))
     return network
 
 
-def survey_for(network: nn.Module, example: Inputs, attention_products: bool) -> dict[str, LayerFacts]:
-    """The facts of each layer to quantize; see `attention_products` for what that option does to the network."""
+def survey_for(
+    network: nn.Module, example: Inputs, attention_products: bool, only: Sequence[str] = ()
+) -> dict[str, LayerFacts]:
+    """The facts of each layer to quantize; see `attention_products` for what that option does to the network.
+
+    Raises:
+        UnknownNameError: if `only` names a part that has nothing to quantize.
+    """
     if attention_products:
         open_attention(network)
-    return survey(network, example, head_mixing=attention_products)
+    facts = survey(network, example, head_mixing=attention_products)
+    for part in only:
+        if not within(facts, [part]):
+            raise UnknownNameError("part with layers to quantize", part, dict.fromkeys(_parts(facts)))
+    return within(facts, only)
+
+
+def within(named: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
+    """What lies in certain parts of a network, by name; everything if no part is named."""
+    inside = tuple(f"{part}." for part in only)
+    return {name: one for name, one in named.items() if not only or name in only or name.startswith(inside)}
+
+
+def _parts(names: Iterable[str]) -> Iterator[str]:
+    """The outermost modules that hold what has these names, and what these hold."""
+    for depth in (1, 2):
+        for name in names:
+            yield ".".join(name.split(".")[:depth])
 
 
 def _resolve_scheme(choice: SchemeChoice, w_bits: int) -> Scheme:
@@ -166,10 +200,12 @@ def uniform_cost(
     w_bits: int,
     a_bits: int,
     attention_products: bool = False,
+    only: Sequence[str] = (),
 ) -> Profile:
     """What a float network would cost with the same bits everywhere, but for the first and the last layer."""
     if attention_products:  # they say their own bits
-        network = quantize(copy.deepcopy(network), product_schemes(network, a_bits, calibrated=True))
+        schemes = within(product_schemes(network, a_bits, calibrated=True), only)
+        network = quantize(copy.deepcopy(network), schemes)
 
     def bits_of(name: str, *_: Any) -> tuple[int, int]:
         return layer_bits(facts[name], w_bits, a_bits) if name in facts else (FLOAT_BITS, FLOAT_BITS)
@@ -187,13 +223,14 @@ def _largest_bits(
     budget: Budget | None,
     example: Inputs,
     facts: Mapping[str, LayerFacts],
-    attention_products: bool,
+    method: UniformMethod,
 ) -> int:
     if budget is None or (budget.bitops is None and budget.bytes is None):
         return DEFAULT_BITS  # no bit-width changes what the budget limits
 
     for bits in _CANDIDATES:
-        excess = budget.excess(uniform_cost(network, example, facts, bits, bits, attention_products))
+        cost = uniform_cost(network, example, facts, bits, bits, method.attention_products, method.only)
+        excess = budget.excess(cost)
         if not excess:
             return bits
     smallest = min(_CANDIDATES)

@@ -22,7 +22,7 @@ from tenfold.layers.aggregation import Aggregation
 from tenfold.layers.matching import CorrelationHead, InnerProductHead, map_scores
 from tenfold.models.compfeat_losses import Truth, losses
 from tenfold.models.compfeat_objects import ObjectAggregation
-from tenfold.models.compfeat_state import Detections, Look, VideoState, conclude
+from tenfold.models.compfeat_state import Detections, Look, VideoState, conclude, only_known
 from tenfold.models.mask_rcnn import (
     DetectorSettings,
     Picked,
@@ -303,23 +303,26 @@ class CompFeat(nn.Module):
     # --- both --------------------------------------------------------------------------------------------------------
 
     def forward(self, frame: Tensor, *truth: Tensor) -> Any:
-        """With truth, losses; else what a frame shows by itself, with a memory of nobody.
+        """With truth, losses; else what the first frames of a video show.
 
         Args:
-            frame: pixels 0..1, (1, C, H, W). With truth (B, 2 + S, C, H, W): the current frame, the reference frame,
+            frame: pixels 0..1, (T, C, H, W). With truth (B, 2 + S, C, H, W): the current frame, the reference frame,
                 and S support frames of each item.
             truth: the fields of `Truth`.
 
         Returns:
-            With truth a tensor of losses, in the order of LOSSES. Else a `Look`; a list of them for several frames,
-            each by itself.
+            With truth a tensor of losses, in the order of LOSSES. Else a `Look`; a list of them for several frames.
         """
         if truth:
             return losses(self, frame, Truth(*truth))
         state = self.start(*frame.shape[-2:])
         if len(frame) == 1:
             return self.look(frame, state)
-        return [self.look(one[None], state) for one in frame]
+        seen = []
+        for one in frame:
+            seen.append(self.look(one[None], state))
+            _, state = conclude(only_known(seen[-1], state.memory), state, self.rule, self.settings.support_stride)
+        return seen
 
     def example_inputs(self, shape: tuple[int, int, int]) -> tuple[Tensor]:
         """The arguments of `forward` for one frame (C, H, W), of zeros."""

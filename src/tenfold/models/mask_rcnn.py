@@ -203,7 +203,9 @@ def propose(
     boxes, scores = clip_boxes_to_image(boxes[index], size), scores[index]
     kept = kept_by_suppression(boxes, level_of, network.nms_thresh, _is_larger(boxes, _SMALLEST_PROPOSAL))
     best = scores.sigmoid().masked_fill(~kept, -1).topk(min(count, len(scores))).indices
-    return Proposals(boxes[best], kept[best])
+    valid = kept[best]
+    # Those that are left over have no order, which every runtime would choose in its own way.
+    return Proposals(boxes[best] * valid[:, None], valid)
 
 
 class Picked(NamedTuple):

@@ -151,6 +151,8 @@ class _Histogram:
         self.top = 0.0
 
     def add(self, values: Tensor) -> None:
+        if not values.numel():  # a layer of a detector may see nothing in a batch
+            return
         largest = float(values.max())
         if self.top == 0:
             self.top = largest

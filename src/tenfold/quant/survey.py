@@ -25,6 +25,7 @@ class LayerFacts:
         signed_input: its input has negative values, so that its quantizer must be two-sided.
         feeds_batch_norm: a batch norm reads its output directly.
         is_linear: a linear layer rather than a convolution.
+        is_zero: all its weights are zero, as those of a branch that shall change nothing at first.
     """
 
     is_first: bool
@@ -32,6 +33,7 @@ class LayerFacts:
     signed_input: bool
     feeds_batch_norm: bool
     is_linear: bool
+    is_zero: bool
 
     @property
     def is_edge(self) -> bool:
@@ -108,6 +110,7 @@ def survey(network: nn.Module, example: Inputs, *, head_mixing: bool = False) ->
             signed_input=name in signed,
             feeds_batch_norm=name in before_norm,
             is_linear=isinstance(layers[name], nn.Linear),
+            is_zero=not bool(layers[name].weight.any()),  # type: ignore[operator]
         )
         for index, name in enumerate(order)
     }

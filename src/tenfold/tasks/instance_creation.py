@@ -9,11 +9,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.data.catalog import SPRITES
 from tenfold.data.images import SUFFIXES, read_image
 from tenfold.data.sprite_videos import SpriteSettings
 from tenfold.data.sprites import load_cut_outs
 from tenfold.errors import MissingDataError, UnknownNameError, UsageError
 from tenfold.tasks.epochs import check_positive
+from tenfold.tasks.instance_recordings import RecordedClips, open_recordings
 from tenfold.tasks.instance_sources import ClipSource, OfOneClass, SpriteClips, StillClips, longer
 from tenfold.tasks.instances import VideoInstances
 from tenfold.tasks.registry import register
@@ -25,7 +27,8 @@ _LEAST_SIDE, _MOST_SIDE = 32, 1024
 
 def track(
     *,
-    sprites: int = 240,
+    data: str | Path | None = None,
+    sprites: int | None = None,
     real_sprites: int = 0,
     cut_outs: str | Path | None = None,
     cut_out_count: int = 20,
@@ -49,7 +52,9 @@ def track(
     """The task of finding and following objects.
 
     Args:
-        sprites: synthetic videos of drawn sprites in an epoch; every epoch has new ones.
+        data: recorded clips with masks, a part of each in an epoch; see `open_recordings`.
+        sprites: synthetic videos of drawn sprites in an epoch; every epoch has new ones. Default: 240; with `data`
+            none.
         real_sprites: synthetic videos of objects that were cut out of photographs, in an epoch.
         cut_outs: for `real_sprites`, a COCO file; the pictures lie beside it.
         cut_out_count: how many objects are cut out.
@@ -66,7 +71,7 @@ def track(
         dropped: chance of each of these to be marked as not there.
         degraded: chance of a frame to be blurred, noisy or pale.
         flip: mirror half of the items.
-        eval_clips: videos of each kind to judge by.
+        eval_clips: videos of each kind to judge by; of recorded clips all that are held out are.
         eval_frames: of each of them.
         data_seed: of what is drawn; not the seed of the training.
         subset: number of videos to train on.
@@ -78,12 +83,14 @@ def track(
     if classes not in get_args(Classes):
         raise UnknownNameError("kind of classes", classes, get_args(Classes))
     check_positive(frames=frames, eval_clips=eval_clips, eval_frames=eval_frames, cut_out_count=cut_out_count)
+    if sprites is None:
+        sprites = 240 if data is None else 0
     counts = {"sprites": sprites, "real_sprites": real_sprites, "stills": stills}
     for name, count in counts.items():
         if count < 0:
             raise UsageError(f"{name} is {count}; allowed is a whole number from 0.")
-    if not any(counts.values()):
-        raise UsageError("there is nothing to learn from: give a number of sprites, real_sprites or stills.")
+    if data is None and not any(counts.values()):
+        raise UsageError("there is nothing to learn from: give data, or a number of sprites, real_sprites or stills.")
     if real_sprites and cut_outs is None:
         raise UsageError("real_sprites are cut out of photographs: give cut_outs, a COCO file with masks.")
     files = [still_files] if isinstance(still_files, str | Path) else list(still_files)
@@ -111,6 +118,12 @@ def track(
     for number, file in enumerate(files if stills else ()):
         share = stills // len(files) + (number < stills % len(files))
         add(lambda count, how, file=file: StillClips(file, count, how, seed=data_seed), share)
+    if data is not None:
+        recorded = open_recordings(data)
+        lengths = (frames, eval_frames)
+        pairs.append(
+            tuple(RecordedClips(some, size, most, seed=data_seed) for some, most in zip(recorded, lengths, strict=True))
+        )
     if classes == "object":
         pairs = [tuple(OfOneClass(one) for one in pair) for pair in pairs]
     learned, judged = ([pair[at] for pair in pairs] for at in range(2))
@@ -120,7 +133,7 @@ def track(
             "frames": frames, "objects": list(settings.objects), "diameter": list(settings.diameter),
             "degraded": degraded, "data_seed": data_seed, "eval_clips": eval_clips, "eval_frames": eval_frames,
         },
-        "data": {"photographs": len(textures)},
+        "data": {"name": SPRITES if data is None else Path(data).name, "photographs": len(textures)},
     }  # fmt: skip
     return VideoInstances(
         learned, judged, size=size, supports=supports, dropped=dropped, flip=flip, subset=subset, facts=facts
@@ -128,12 +141,13 @@ def track(
 
 
 def _reopen(described: Mapping[str, Any], data: str | Path | None) -> VideoInstances:
-    """The task again for evaluation, on drawn sprites."""
-    if data is not None:
-        raise UsageError("tracks are judged on files by `tenfold eval-tracks`; leave --data out to judge on sprites.")
-    settings = described["settings"]
+    """The task again for evaluation: on recorded clips, or on drawn sprites if the network learned on these."""
+    settings, name = described["settings"], described["data"].get("name", SPRITES)
+    if data is None and name != SPRITES:
+        raise UsageError(f"which clips? The network learned on {name!r}; say where they are: --data FOLDER.")
     return track(
-        sprites=settings["eval_clips"],
+        data=data,
+        sprites=settings["eval_clips"] if data is None else 0,
         image_size=described["frame_size"],
         frames=settings["frames"],
         objects=settings["objects"],

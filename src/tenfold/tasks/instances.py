@@ -231,6 +231,7 @@ class VideoInstances(Task):
                 "train": source_facts(self.train),
                 "evaluation": source_facts(self.evaluation),
                 "train_clips": self.train_size,
+                "eval_clips": self.eval_size,
             },
         }
 

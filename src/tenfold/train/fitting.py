@@ -226,7 +226,8 @@ def _attach(network: nn.Module, order: Order, world: World, before: Profile) -> 
         _check_budget(
             order.budget, before, None, hint="Add a method that makes the network cheaper, or raise the budget."
         )
-    example = placed(order.task.example(batch_size=min(_EXAMPLE_IMAGES, order.config.batch_size)), world.device)
+    count = min(_EXAMPLE_IMAGES, max(2, order.config.batch_size))  # in one frame a video has nothing to look back at
+    example = placed(order.task.example(batch_size=count), world.device)
     for method in order.methods:
         network = method.attach(network, order.budget, example)
     if order.config.sync_bn:

@@ -195,6 +195,7 @@ def build_report(
         "architecture": order.architecture,
         "task": asked["task"],
         "main_metric": order.task.main_metric,
+        "takes": order.task.takes,
         "methods": asked["methods"],
         "budget": {} if order.budget is None else {"asked": order.budget.to_dict()},
         "cost": cost,

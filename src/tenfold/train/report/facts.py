@@ -95,14 +95,21 @@ def metric_label(name: str) -> str:
     """A metric's name as people write it.
 
     Example:
-        >>> metric_label("top1"), metric_label("miou"), metric_label("pixel_accuracy")
-        ('Top-1', 'mIoU', 'Pixel accuracy')
+        >>> metric_label("top1"), metric_label("ap50"), metric_label("pixel_accuracy")
+        ('Top-1', 'AP50', 'Pixel accuracy')
     """
     if name == "miou":
         return "mIoU"
+    if name[:2] in ("ap", "ar") and not name[2:].strip("0123456789"):
+        return name.upper()
     if name.startswith("top") and name[3:].isdigit():
         return f"Top-{name[3:]}"
     return name.replace("_", " ").capitalize()
+
+
+def counted_for(report: Report) -> str:
+    """What costs are those of: one "image", "frame" or "window"."""
+    return name_of(report.get("takes")) or "image"
 
 
 def cost(report: Report, when: str, quantity: str) -> float:

@@ -117,7 +117,7 @@ def cost(report: Report) -> Html | None:
     if not lines:
         return None
     width = found.counted(report)
-    after_what = f"after, for one image{f' at {width.label}' if width else ''}"
+    after_what = f"after, for one {facts.counted_for(report)}{f' at {width.label}' if width else ''}"
     key = tag("p", swatch("fill-before"), "before ", swatch("fill-after"), after_what, class_="quiet key")
     return section("Cost before and after", key, tag("div", *lines, class_="bars"))
 
