@@ -99,8 +99,8 @@ def _bring_near_target(layer: QuantLayer) -> None:
     and the training diverges.
     """
     weight = layer.weight
-    ratio = fan_out(weight) ** -0.5 / float(weight.float().std())
-    if ratio > _STEEP:
+    deviation, target = float(weight.float().std()), fan_out(weight) ** -0.5
+    if 0 < deviation < target / _STEEP:
         tanh = weight.float().tanh()
         # Quantizers see tanh over its largest magnitude, which a common factor leaves as it is.
-        weight.copy_((tanh * min(ratio, _LARGEST_TANH / float(tanh.abs().max()))).atanh())
+        weight.copy_((tanh * min(target / deviation, _LARGEST_TANH / float(tanh.abs().max()))).atanh())
