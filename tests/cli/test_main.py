@@ -1,7 +1,6 @@
 """The command as a whole: start-up, help, exit codes, errors."""
 
 import json
-import resource
 import subprocess
 import sys
 
@@ -12,28 +11,17 @@ from tenfold.cli.main import _VERBS, run
 from tenfold.errors import BudgetError, DataError, TenfoldError, UnknownNameError, UsageError
 
 HEAVY = {"torch", "torchvision", "timm", "numpy", "pydantic", "onnxruntime", "openvino", "matplotlib", "PIL"}
-
-
-def cpu_seconds_of(*words):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "tenfold.cli.main", *words], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def test_help_answers_within_a_third_of_a_second_of_cpu_time():
-    # The best of several: a busy machine stretches CPU time too, since caches and cores are shared.
-    assert min(cpu_seconds_of("--help") for _ in range(5)) < 0.3
+MOST_MODULES = 350  # what start-up costs; Python and the parser of the command line are 214
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["recipes", "list"], ["doctor"], ["bench", "--help"]])
-def test_light_commands_import_nothing_heavy(words):
+def test_light_commands_import_nothing_heavy_and_little_at_all(words):
     program = f"""
 import sys
 from tenfold.cli.main import run
 code = run({words!r})
 heavy = sorted({HEAVY!r} & sys.modules.keys())
-sys.stderr.write("HEAVY " + " ".join(heavy))
+sys.stderr.write("HEAVY " + " ".join(heavy if heavy or len(sys.modules) < {MOST_MODULES} else sys.modules))
 sys.exit(code)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
