@@ -287,6 +287,7 @@ def atomnas_fracbits(record: dict[str, Any]) -> str:
         f"Images {size}, {record['subset']} to train on, {record['epochs']} epochs in all at rate {record['lr']}; "
         f"{record['macs'] / 1e6:.2f} M multiply-adds and {record['bytes'] / 1e3:.0f} kB at most.\n\n"
         + table(["", "top-1 %, 10,000 test images", "M multiply-adds", "kB", "seconds"], rows)
+        + f"\n\nTried before. {record['tried']}"
     )
 
 

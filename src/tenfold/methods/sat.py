@@ -17,7 +17,7 @@ from tenfold.methods.method import Method, register
 from tenfold.methods.uniform import SchemeChoice, check_options, part_names, quantize_uniformly
 from tenfold.quant import LayerFacts, QuantLayer, fan_out, quantized_layers
 
-_STEEP = 4.0
+_STEEP = 5.0
 """The papers' own networks lie below."""
 _LARGEST_TANH = 0.9
 """Beyond, tanh is so flat that the largest weights would hardly move."""
