@@ -86,7 +86,7 @@ def run(kind: str, seed: int, data: str, work: str) -> dict[str, Any]:
         "seed": seed,
         "top1": parts[-1].metrics["top1"],
         "macs": cost["macs"],
-        "bytes": cost["size_bytes"],
+        "bytes": cost["bytes"],
         "params": cost["params"],
         "curve": [row["top1"] for part in parts for row in part.report["curves"] if "top1" in row],
         "seconds": round(sum(part.report["seconds"] for part in parts), 1),

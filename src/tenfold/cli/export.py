@@ -57,6 +57,8 @@ def export(
         told = _export_step(network, header["task"], path, profile or "compact", data, images, frame)
         if as_json:
             write_json(told)
+        else:
+            to_stdout(str(path))
         return
     if frame is not None:
         raise UsageError("--frame-size is for networks that follow objects in video; images have the size they had.")
@@ -109,7 +111,6 @@ def _export_step(
     facts = {"task": dict(task), "labels": task.get("labels") or ["object"]}
     error = export_step(network, path, height=height, width=width, profile=profile, frames=frames, facts=facts)
     size, layers = path.stat().st_size, len(list(quantized_layers(network)))
-    to_stdout(str(path))
     to_stderr(
         f"one step of {width} x {height}, {format_amount(size, 'B')}, {layers} layers with integers, error {error:.2g} "
         f"over {len(frames)} frames",
