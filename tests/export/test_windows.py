@@ -60,18 +60,17 @@ def test_a_float_network_gives_the_same_in_both_runtimes_at_every_size(tmp_path)
     assert opened.example_shape == (1, 11, 32, 48)
 
 
-@pytest.mark.slow  # tracing and translating the network takes a minute, for each profile
-@pytest.mark.parametrize(("profile", "kind"), [("fast", "integer"), ("compact", "float")])
-def test_a_quantized_network_gives_the_same_in_both_runtimes(tmp_path, profile, kind):
+@pytest.mark.slow  # tracing and translating the network takes minutes; compact differs from fast only behind it
+def test_a_quantized_network_gives_the_same_in_both_runtimes(tmp_path):
     window = window_of(*SIZES[0])
     network = methods.create("qat", w_bits=8, a_bits=8, clamp=False).attach(network_of(window), None, window)
     quant.calibrate(network, [window])
     network.eval()
-    path = tmp_path / f"{profile}.onnx"
-    report = export_onnx(PackedWindow(network), path, example=PackedWindow.pack(window), profile=profile)
+    path = tmp_path / "fast.onnx"
+    report = export_onnx(PackedWindow(network), path, example=PackedWindow.pack(window), profile="fast")
     assert report.worst_relative < 0.35
     runs = {layer.name: layer.runs for layer in report.layers}
-    assert runs["network.decoder.mix_half.conv.feature"] == kind  # the widest of the decoder's
+    assert runs["network.decoder.mix_half.conv.feature"] == "integer"  # the widest of the decoder's
     for engine in ("onnxruntime", "openvino"):
         for size in SIZES[:3]:
             inputs = NetworkInputs(*(one.numpy() for one in window_of(*size)))
