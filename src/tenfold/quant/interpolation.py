@@ -207,6 +207,12 @@ def _is_shared(bits: Tensor) -> bool:
     return not bits.dim() and bits.is_cpu
 
 
+def _whole_and_rest(bits: Tensor) -> tuple[int, float]:
+    """The whole number below bits that a tensor shares, and how far they are above it."""
+    low = int(bits.floor())
+    return low, float(bits) - low
+
+
 def _values(weight: Tensor, per_channel: bool, clamp: bool) -> tuple[Tensor, Tensor]:
     """What is put on the grid, and the largest magnitude that it is divided by."""
     values = squash(weight) if clamp else dense(weight)
@@ -225,8 +231,7 @@ def _options(
     offset: Tensor | float = 0,
 ) -> native.Interpolation:
     """The same for the native kernels."""
-    low = int(bits.floor())
-    share = float(bits) - low
+    low, share = _whole_and_rest(bits)
     both = (low, low + 1 if share or upper_is_next else low)
     return native.Interpolation(
         scale=float(scale),
@@ -259,8 +264,7 @@ def _unit_activation(input: Tensor, level: Tensor, two_sided: bool) -> Tensor:
 def _mix(unit: Tensor, bits: Tensor, scheme: Scheme, zero: float, upper_is_next: bool) -> Tensor:
     """(1 + l - b) q_l(u) + (b - l) q_h(u); may overwrite `unit`."""
     if _is_shared(bits):
-        low = int(bits.floor())
-        share = float(bits) - low
+        low, share = _whole_and_rest(bits)
         if share == 0:
             return _quantized(unit, low, scheme, zero)
         below = _quantized(unit.clone(), low, scheme, zero)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,7 @@ class EngineChoice:
         if not levels:
             raise UsageError("no engine can run this network: " + "; ".join(self._refused.values()))
         calls = {name: partial(self._runs[name], inputs) for name in levels}
-        timings = {name: one.median_ms for name, one in interleaved(calls, rounds=_ROUNDS, burst_ms=0).items()}
+        timings = milliseconds(calls)
         reference, *others = levels
         gaps = {name: np.abs(levels[name] - levels[reference]) for name in others}
         report = EngineReport(
@@ -105,6 +105,11 @@ class EngineChoice:
         if self._memory is not None:
             write_text(self._memory, json.dumps(asdict(report)))
         return report
+
+
+def milliseconds(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """The median time of each of some calls, a few of each in turn."""
+    return {name: one.median_ms for name, one in interleaved(calls, rounds=_ROUNDS, burst_ms=0).items()}
 
 
 def _levels(painted: NDArray[np.float32], inputs: NetworkInputs) -> NDArray[np.float32]:

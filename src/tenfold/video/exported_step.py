@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tenfold.cost.latency import interleaved
 from tenfold.errors import ArtifactError, ShapeError
 from tenfold.export.engine import installed_engines
 from tenfold.export.metadata import read_metadata
 from tenfold.export.step_session import Arrays, StepSession
 from tenfold.export.video_step import FRAME, PROFILE, state_inputs
-from tenfold.video.engine_choice import AUTO, EngineReport
+from tenfold.video.engine_choice import AUTO, EngineReport, milliseconds
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tenfold.models.compfeat_state import Detections, VideoState
-
-
-_ROUNDS = 3
 
 
 class ExportedStep:
@@ -112,7 +108,7 @@ class ExportedStep:
         """The session that runs it: the fastest, found on the first frame."""
         if self.report is None:
             calls = {name: partial(session.run, feed) for name, session in self._sessions.items()}
-            timings = {name: one.median_ms for name, one in interleaved(calls, rounds=_ROUNDS, burst_ms=0).items()}
+            timings = milliseconds(calls)
             best = min(timings, key=timings.__getitem__)
             self.report = EngineReport(best, timings, best, refused=self._refused)
             self._sessions = {best: self._sessions[best]}
