@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from torch import nn
 
+from lively_compfeat import enliven
 from tenfold import tasks
 from tenfold.export import inspect_onnx, write_artifact
 from tenfold.export.onnx import TOLERANCES
@@ -24,12 +24,7 @@ def quantized():
         "compfeat", network="torchvision:mobilenet_v3_small", channels=16, region_width=32, proposals=20, inner=16,
         object_inner=16, mask_layers=1, frames=(16,), num_classes=8,
     )  # fmt: skip
-    for layer in (network.proposals.head.bbox_pred, network.heads.box_predictor.bbox_pred):
-        nn.init.normal_(layer.weight, std=0.1)
-    nn.init.normal_(network.heads.box_predictor.cls_score.weight, std=2.0)
-    for name, module in network.named_modules():
-        if name.endswith(("temporal.out", "spatial.out")):
-            nn.init.normal_(module.weight, std=0.05)
+    enliven(network, spread=2.0)
     frames = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     method = create("qat", w_bits=8, a_bits=8, clamp=False, per_channel=True)
     network = method.attach(network, None, frames)

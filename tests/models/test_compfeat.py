@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from lively_compfeat import enliven
 from tenfold.cost import profile
 from tenfold.errors import ShapeError, UsageError
 from tenfold.models import Architecture, build, facts, list_models
@@ -25,12 +26,7 @@ def _lively(**options):
     """A small network that finds something, and whose aggregation changes what it finds."""
     torch.manual_seed(0)
     network = build("compfeat_tiny", **options)
-    for layer in (network.proposals.head.bbox_pred, network.heads.box_predictor.bbox_pred):
-        nn.init.normal_(layer.weight, std=0.1)
-    nn.init.normal_(network.heads.box_predictor.cls_score.weight, std=0.5)
-    for name, module in network.named_modules():
-        if name.endswith(("temporal.out", "spatial.out")):
-            nn.init.normal_(module.weight, std=0.05)
+    enliven(network, spread=0.5)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0

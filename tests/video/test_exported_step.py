@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from torch import nn
 
+from lively_compfeat import enliven
 from tenfold.errors import ArtifactError, ExportError, ShapeError, UnknownNameError
 from tenfold.export import export_step
 from tenfold.export.metadata import KEY
@@ -21,12 +21,7 @@ SMALL = {
 def lively(**options):
     torch.manual_seed(0)
     network = build("compfeat", **SMALL, **options)
-    for layer in (network.proposals.head.bbox_pred, network.heads.box_predictor.bbox_pred):
-        nn.init.normal_(layer.weight, std=0.1)
-    nn.init.normal_(network.heads.box_predictor.cls_score.weight, std=2.0)
-    for name, module in network.named_modules():
-        if name.endswith(("temporal.out", "spatial.out")):
-            nn.init.normal_(module.weight, std=0.05)
+    enliven(network, spread=2.0)
     return network.eval()
 
 
