@@ -9,14 +9,17 @@ by default.
 
     python benchmarks/supernet_step.py           # about seven minutes on two quiet cores
 
-Times are taken in turn in one process; peak memory is that of a process of its own, without what it had before its
-first step. Recorded in results/supernet_step.json.
+Times are taken in turn in one process. Memory is measured in processes of their own, twice: what the process holds at
+most, without what it had before its first step; and what tensors take at most, which knows no luck with the places
+that the C library finds for them. Recorded in results/supernet_step.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -92,15 +95,29 @@ def stepper(kind: str, state: str, side: int, batch: int) -> Callable[[], None]:
     return step
 
 
-def peak_megabytes(kind: str, state: str, side: int, batch: int) -> float:
-    """What three steps need above the process that is ready to make them."""
+def peak_megabytes(kind: str, state: str, side: int, batch: int) -> tuple[float, float]:
+    """What three steps need above the process that is ready to make them, and the most that tensors take in a step."""
     torch.set_num_threads(1)
     keep_freed_memory()
     step = stepper(kind, state, side, batch)
     before = _resident_megabytes()
     for _ in range(3):
         step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return process, _tensor_megabytes(step)
+
+
+def _tensor_megabytes(step: Callable[[], None]) -> float:
+    """The most that PyTorch's allocator has given out during a step, above what it had before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    memory = sorted((one["ts"], one["args"]["Total Allocated"]) for one in events if one["name"] == "[memory]")
+    totals = [total for _, total in memory]
+    return (max(totals) - totals[0]) / 2**20
 
 
 def _resident_megabytes() -> float:
@@ -128,7 +145,8 @@ def main() -> None:
         macs = profile(network(state), (3, arguments.side, arguments.side)).macs
         plain = timings[KINDS[0], state]  # type: ignore[index]
         for kind in KINDS:
-            timing, peak = timings[kind, state], peaks[kind, state]  # type: ignore[index]
+            timing, (process, tensors) = timings[kind, state], peaks[kind, state]  # type: ignore[index]
+            plain_process, plain_tensors = peaks[KINDS[0], state]
             rows.append(
                 {
                     "state": state,
@@ -137,8 +155,10 @@ def main() -> None:
                     "median_ms": round(timing.median_ms, 1),
                     "median_ratio": round(timing.median_ms / plain.median_ms, 3),
                     "minimum_ratio": round(timing.minimum_ms / plain.minimum_ms, 3),
-                    "peak_mb": round(peak),
-                    "peak_ratio": round(peak / peaks[KINDS[0], state], 3),
+                    "peak_mb": round(process),
+                    "peak_ratio": round(process / plain_process, 3),
+                    "tensor_mb": round(tensors),
+                    "tensor_ratio": round(tensors / plain_tensors, 3),
                 }
             )
             print(rows[-1], flush=True)

@@ -301,13 +301,15 @@ def supernet_step(record: dict[str, Any]) -> str:
             f"{row['minimum_ratio']:.2f}",
             f"{row['peak_mb']}",
             f"{row['peak_ratio']:.2f}",
+            f"{row['tensor_mb']}",
+            f"{row['tensor_ratio']:.2f}",
         ]
         for row in record["results"]
     ]
     return (
         f"`atomnas_supernet`, images {record['side']}x{record['side']}, batch {record['batch']}, threads: "
         f"{record['threads']}, {record['rounds']} rounds in turn.\n\n"
-        + table(["", "median ms", "ratio (median)", "ratio (best)", "peak MB", "ratio"], rows)
+        + table(["", "median ms", "ratio (median)", "ratio (best)", "peak MB", "ratio", "MB of tensors", "ratio"], rows)
     )
 
 

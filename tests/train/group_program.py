@@ -77,8 +77,8 @@ def train_searching(folder):
     train("search_whole")
     for step in (5, 9):
         with suppress(Interrupted):
-            train(f"search_{step}", step)
-        train(f"search_{step}", resume=True)
+            train("search_parts", step, resume=True)
+    train("search_parts", resume=True)
 
 
 def train_inpainting(folder):

@@ -52,20 +52,24 @@ def run(folder, name, task=None, **options):
     return fit(network(), task or ToyTask(), methods(), budget, config=config, run_dir=folder, quiet=True, **options)
 
 
-@pytest.mark.parametrize("step", [5, 9], ids=["while it shrinks", "after it"])
-@pytest.mark.parametrize("name", CASES)
-def test_a_broken_run_ends_bit_identical_when_resumed(tmp_path, name, step):
-    run(tmp_path / "whole", name)
-    with pytest.raises(BrokenOffError):
-        run(tmp_path / "parts", name, BreakingTask(step))
-    run(tmp_path / "parts", name, resume=True)
-    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+@pytest.fixture(scope="module", params=CASES)
+def whole(request, tmp_path_factory):
+    """A whole training of each case: its name and result."""
+    return request.param, run(tmp_path_factory.mktemp("whole"), request.param)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_result_keeps_its_budget_and_comes_back_from_its_artifact(tmp_path, name):
+def test_a_run_broken_while_it_shrinks_and_after_it_ends_bit_identical(whole, tmp_path):
+    name, result = whole
+    for step in (5, 9):
+        with pytest.raises(BrokenOffError):
+            run(tmp_path, name, BreakingTask(step), resume=True)
+    run(tmp_path, name, resume=True)
+    assert_same_end(result.artifact.parent, tmp_path)
+
+
+def test_the_result_keeps_its_budget_and_comes_back_from_its_artifact(whole):
+    name, result = whole
     network, _, budget = CASES[name]
-    result = run(tmp_path / "run", name)
     counted = profile(result.network, SHAPE)
     assert counted.macs < profile(network(), SHAPE).macs
     assert budget is None or not budget.excess(counted)

@@ -73,19 +73,23 @@ class BreakingTask(ToyTask):
             yield batch
 
 
-@pytest.mark.parametrize("step", [3, 6], ids=["search", "after freezing"])
-@pytest.mark.parametrize("name", METHODS)
-def test_a_broken_run_ends_bit_identical_when_resumed(tmp_path, name, step):
-    run(tmp_path / "whole", METHODS[name]())
-    with pytest.raises(BrokenOffError):
-        run(tmp_path / "parts", METHODS[name](), BreakingTask(step))
-    run(tmp_path / "parts", METHODS[name](), resume=True)
-    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+@pytest.fixture(scope="module", params=METHODS)
+def whole(request, tmp_path_factory):
+    """A whole training with each method: its name and result."""
+    return request.param, run(tmp_path_factory.mktemp("whole"), METHODS[request.param]())
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_an_artifact_brings_back_the_same_network(tmp_path, name):
-    result = run(tmp_path / "run", METHODS[name]())
+def test_a_run_broken_in_the_search_and_after_freezing_ends_bit_identical(whole, tmp_path):
+    name, result = whole
+    for step in (3, 6):
+        with pytest.raises(BrokenOffError):
+            run(tmp_path, METHODS[name](), BreakingTask(step), resume=True)
+    run(tmp_path, METHODS[name](), resume=True)
+    assert_same_end(result.artifact.parent, tmp_path)
+
+
+def test_an_artifact_brings_back_the_same_network(whole):
+    _, result = whole
     loaded, images = load(result.artifact, network()), ToyTask().example(8)
     assert describe(loaded) == describe(result.network)
     assert available_bits(loaded) == available_bits(result.network)

@@ -61,8 +61,7 @@ def test_two_processes_train_stop_and_resume_together(tmp_path):
     assert_same_end(two / "whole", two / "parts")
 
     # Likewise a search, whose processes judge by the same norms.
-    for step in (5, 9):
-        assert_same_end(two / "search_whole", two / f"search_{step}")
+    assert_same_end(two / "search_whole", two / "search_parts")
 
     # And windows of video with an adversary, whose weights are no part of the network.
     assert (two / "filled_0").read_text() == (two / "filled_1").read_text()
