@@ -33,7 +33,7 @@ from record import machine, write_record
 
 RESULTS = Path(__file__).parent / "results" / "deepvit_cifar10.json"
 SEEDS = (0, 1, 2)
-DEPTHS = (8, 16, 24)
+DEPTHS = (8, 24)
 OURS = ("vit", "deepvit", "deepvit, identity")
 TIMM = ("timm", "timm, longer", "timm, re-attention")
 TIMM_DEPTH, CHANGED = 12, tuple(range(6, 12))
