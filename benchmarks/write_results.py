@@ -366,6 +366,41 @@ def camvid(record: dict[str, Any]) -> str:
     )
 
 
+def temporal_align(record: dict[str, Any]) -> str:
+    """The aligned temporal shift beside PyTorch's operators."""
+    rows = [[row["what"], row["step"], *beside(row, "plain_ms")] for row in record["results"]]
+    return (
+        f"A window of {record['frames']} frames; maps are those of 240x424 pixels in some layers, channels last; "
+        f"{turns(record)}\n\n" + table(["", "", "grid_sample, ms", "ours, ms", "ratio (median)", "ratio (best)"], rows)
+    )
+
+
+def depthwise_backward(record: dict[str, Any]) -> str:
+    """Gradients of depthwise convolutions beside PyTorch's."""
+    rows = [
+        [
+            f"{row['channels']} channels, {row['side']}x{row['side']}, kernel {row['kernel']}, stride {row['stride']}",
+            row["dtype"],
+            *beside(row, "pytorch_ms"),
+        ]
+        for row in record["results"]
+    ]
+    return f"Batch {record['batch']}, channels last; {turns(record)}\n\n" + table(
+        ["", "", "PyTorch, ms", "ours, ms", "ratio (median)", "ratio (best)"], rows
+    )
+
+
+def turns(record: dict[str, Any]) -> str:
+    """How a kernel was timed."""
+    kernels, threads, rounds = (record[name] for name in ("kernels", "threads", "rounds"))
+    return f"native kernels for {kernels}, threads: {threads}, {rounds} rounds in turn."
+
+
+def beside(row: dict[str, Any], other: str) -> list[str]:
+    """Milliseconds of another way and of ours, and the ratios."""
+    return [f"{row[name]:.2f}" for name in (other, "ours_ms", "median_ratio", "minimum_ratio")]
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("sat_cifar10", "SAT against plain DoReFa + PACT", sat_cifar10),
     ("adabits_cifar10", "AdaBits: one network at several bit-widths", adabits_cifar10),
@@ -391,6 +426,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("qat_step_mobilenet_v2", "The same of a depthwise network", qat_step),
     ("bits_step", "One step with learned bits, and with several", bits_step),
     ("bits_step_integer", "The same on integers", bits_step),
+    ("depthwise_backward", "Gradients of depthwise convolutions", depthwise_backward),
+    ("temporal_align", "The aligned temporal shift of TSAM", temporal_align),
     ("integer_cifar10", "Training on integers ends where simulated training ends", integer_cifar10),
     ("switchable", "One file for several bit-widths", switchable),
     ("export_speed", "The `fast` export beside float", export_speed),

@@ -21,6 +21,7 @@ from tenfold.cost.ledger import Profile
 from tenfold.cost.recorder import Recorder
 from tenfold.cost.rows import BitPolicy, checked_bits, make_rows
 from tenfold.errors import CountError, ShapeError, TenfoldError, UsageError
+from tenfold.kernels.library import without_kernels
 
 Example: TypeAlias = "Tensor | tuple[int, ...] | tuple[Tensor, ...]"
 
@@ -145,6 +146,7 @@ def record(network: nn.Module, inputs: tuple[Any, ...], *, fake: bool) -> Record
         torch.no_grad(),
         torch.random.fork_rng(list(devices)),
         _plain_attention(),
+        without_kernels(),  # costs are those of PyTorch's operators, wherever they are counted
         _quiet(),
     ):
         twin = _copied(network, fake_mode).eval()

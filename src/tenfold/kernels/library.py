@@ -30,6 +30,8 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "moments": ([_pointer, _long, _pointer], None),
     "tanh_backward": ([_pointer, _pointer, _pointer, _long, _float, _pointer], None),
     "depthwise_backward": ([*[_pointer] * 6, _long, _long], _int),
+    "align": ([*[_pointer] * 4, _long, _long], None),
+    "align_backward": ([*[_pointer] * 4, _long, _long], None),
     "encode": ([_pointer, _pointer, _long, *[_float] * 4, _int, _float, _float], _int),
     "decode_backward": (
         [_pointer, _int, _pointer, _pointer, _pointer, _long, *[_float] * 5, _int, _pointer],

@@ -6,13 +6,15 @@ what comes is warped to the frame by optical flow, and where that cannot be trus
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from tenfold.errors import ShapeError
+from tenfold.kernels import alignment
 
 Mode = Literal["exact", "compat"]
 """How flow is followed: "exact" as defined, or "compat" as the authors' program does, with its deviations."""
@@ -127,6 +129,10 @@ def shift(
     Source: TSM, arXiv 1811.08383; TSAM, arXiv 2104.03507 (`tsam.md` section 3).
     """
     frames = x.shape[1]
+    if pairs is not None and frames > 1 and _is_native(x, pairs):
+        (next_grid, next_trusted), (past_grid, past_trusted) = pairs.forward, pairs.backward
+        maps = (next_grid, next_trusted, past_grid, past_trusted)
+        return aligned_shift(x, *maps, fold, past, future, edge == "self")
     until = frames - future
     next_own, past_own = x[:, past:until, :fold], x[:, past:until, fold : 2 * fold]
     from_next, from_past = x[:, 1:, :fold], x[:, :-1, fold : 2 * fold]
@@ -138,6 +144,60 @@ def shift(
     if not past:
         from_past = torch.cat((_edge(past_own[:, :1], edge), from_past), 1)
     return torch.cat((from_next, from_past, x[:, past:until, 2 * fold :]), 2)
+
+
+def _is_native(x: Tensor, pairs: Pairs) -> bool:
+    """Whether one native pass does it all; compilers and exporters are shown PyTorch's operators."""
+    grids = pairs.forward.grid, pairs.backward.grid
+    return not (pairs.by_content or torch.compiler.is_compiling()) and alignment.serves(x, *grids)
+
+
+@torch.library.custom_op("tenfold::aligned_shift", mutates_args=())
+def aligned_shift(
+    x: Tensor,
+    next_grid: Tensor,
+    next_trusted: Tensor,
+    past_grid: Tensor,
+    past_trusted: Tensor,
+    fold: int,
+    past: int,
+    future: int,
+    copies_edge: bool,
+) -> Tensor:
+    """`shift` with pairs that are trusted by their masks alone, where `alignment.serves`."""
+    extent = alignment.Extent(fold, past, future, copies_edge)
+    return alignment.align(x, (next_grid, past_grid), (next_trusted, past_trusted), extent)
+
+
+@aligned_shift.register_fake
+def _(
+    x: Tensor,
+    next_grid: Tensor,
+    next_trusted: Tensor,
+    past_grid: Tensor,
+    past_trusted: Tensor,
+    fold: int,
+    past: int,
+    future: int,
+    copies_edge: bool,
+) -> Tensor:
+    return torch.empty_like(x[:, past : x.shape[1] - future])
+
+
+def _keep_flows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *maps, fold, past, future, copies_edge = inputs
+    ctx.save_for_backward(*maps)
+    ctx.last, ctx.extent = not x.is_contiguous(), alignment.Extent(fold, past, future, copies_edge)
+
+
+@once_differentiable
+def _aligned_shift_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    next_grid, next_trusted, past_grid, past_trusted = ctx.saved_tensors
+    maps = (next_grid, past_grid), (next_trusted, past_trusted)
+    return alignment.align_backward(gradient, ctx.last, *maps, ctx.extent), *[None] * 8
+
+
+aligned_shift.register_autograd(_aligned_shift_gradient, setup_context=_keep_flows)
 
 
 def _edge(own: Tensor, edge: Edge) -> Tensor:
