@@ -120,7 +120,8 @@ def _run(
 ) -> None:
     function: Any = getattr(required(), name)
     grids, trusted = [one.contiguous() for one in grids], [one.contiguous() for one in trusted]
-    directions = (_Direction * 2)(*(_Direction(a.data_ptr(), b.data_ptr()) for a, b in zip(grids, trusted, strict=True)))
+    pairs = zip(grids, trusted, strict=True)
+    directions = (_Direction * 2)(*(_Direction(grid.data_ptr(), mask.data_ptr()) for grid, mask in pairs))
     batch, _, *sizes = out.shape
     numbers = (batch, frames, *sizes, extent.fold, extent.past, extent.future, last, extent.copies_edge)
     geometry = (ctypes.c_int64 * len(numbers))(*map(int, numbers))
