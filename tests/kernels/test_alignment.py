@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tenfold import build, profile
 from tenfold.kernels import alignment, library
 from tenfold.kernels.alignment import serves
-from tenfold.layers.temporal_align import Flows, pairs_at, shift
+from tenfold.layers.temporal_align import Flows, aligned_shift, pairs_at, shift
 
 pytestmark = pytest.mark.skipif(library.native() is None, reason=f"no native kernels: {library.state()[1]}")
 
@@ -100,6 +100,15 @@ def test_every_instruction_set(monkeypatch):
         monkeypatch.setattr(alignment, "required", lambda functions=functions: SimpleNamespace(**functions))
         for last in (False, True):
             assert_same(both_ways(*clip(1, 3, 20, 9, 11, last=last), 7))
+
+
+def test_the_operator_keeps_the_rules_of_its_kind():
+    maps, pairs = clip(1, 3, 6, 5, 7, last=True)
+    flows = (pairs.forward.grid, pairs.forward.trusted, pairs.backward.grid, pairs.backward.trusted)
+    maps.requires_grad_()
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")  # compilers never see it
+    for past, future in ((0, 0), (1, 0), (0, 1)):
+        torch.library.opcheck(aligned_shift, (maps, *flows, 2, past, future, False), test_utils=checks)
 
 
 def test_a_gradient_of_a_gradient_is_refused():

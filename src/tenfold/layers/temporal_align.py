@@ -170,17 +170,8 @@ def aligned_shift(
 
 
 @aligned_shift.register_fake
-def _(
-    x: Tensor,
-    next_grid: Tensor,
-    next_trusted: Tensor,
-    past_grid: Tensor,
-    past_trusted: Tensor,
-    fold: int,
-    past: int,
-    future: int,
-    copies_edge: bool,
-) -> Tensor:
+def _(x: Tensor, *others: Any) -> Tensor:
+    *_, past, future, _ = others
     return torch.empty_like(x[:, past : x.shape[1] - future])
 
 
