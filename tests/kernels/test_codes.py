@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tenfold.kernels import blocks, library
-from tenfold.kernels.codes import Rounding, decode_backward, encode
+from tenfold.kernels.codes import Rounding, code_sums, decode_backward, encode
 
 pytestmark = pytest.mark.skipif(library.native() is None, reason=f"no native kernels: {library.state()[1]}")
 
@@ -50,6 +50,17 @@ def test_a_nan_is_reported(place):
     (_, is_broken), (_, twin_is_broken) = both(lambda: encode(values, ROUNDINGS["plain"]))
     assert is_broken
     assert twin_is_broken
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("extreme", [None, 0, 255])
+def test_sums_of_codes_are_exact(shape, extreme):
+    codes, _ = encode(numbers(shape, 0), ROUNDINGS["wide"])
+    if extreme is not None:
+        codes.fill_(extreme)
+    sums, twin = both(lambda: code_sums(codes, 128))
+    assert sums == twin
+    assert sums[1] > 0
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tenfold.kernels.blocks import each_block, sum_blocks
-from tenfold.kernels.library import required
+from tenfold.kernels.library import native, required
 from tenfold.kernels.quantization import serves
 
 _FLOAT_BYTES = 4
@@ -64,6 +64,25 @@ def encode(values: Tensor, rounding: Rounding) -> tuple[Tensor, bool]:
         return int(library.encode(source + _FLOAT_BYTES * start, target + start, length, *options))
 
     return codes, any(each_block(values.numel(), work))
+
+
+def code_sums(codes: Tensor, middle: int) -> tuple[int, int]:
+    """The sum of `codes - middle`, and that of its squares, exactly.
+
+    Args:
+        codes: uint8, dense in one order.
+        middle: 0 to 255.
+    """
+    if native() is None:
+        centred = codes.double() - middle
+        return int(centred.sum()), int(centred.square().sum())
+    library, source = required(), codes.data_ptr()
+
+    def work(start: int, length: int, sums: Any) -> None:
+        library.code_sums(source + start, length, middle, sums)
+
+    total, squares = sum_blocks(codes.numel(), 2, work)
+    return int(total), int(squares)
 
 
 def decode_backward(

@@ -33,6 +33,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "align": ([*[_pointer] * 4, _long, _long], None),
     "align_backward": ([*[_pointer] * 4, _long, _long], None),
     "encode": ([_pointer, _pointer, _long, *[_float] * 4, _int, _float, _float], _int),
+    "code_sums": ([_pointer, _long, _int, _pointer], None),
     "decode_backward": (
         [_pointer, _int, _pointer, _pointer, _pointer, _long, *[_float] * 5, _int, _pointer],
         None,

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from tenfold.errors import UsageError
 from tenfold.processor import has_vnni
+from tenfold.quant.coded_weight import coded_weight
 from tenfold.quant.fractional import FractionalBits
-from tenfold.quant.integer_product import WeightGrid, Window, input_grid, integer_product
+from tenfold.quant.integer_product import Window, input_grid, integer_product
 from tenfold.quant.layers import same_padding
-from tenfold.quant.schemes import FLOAT_BITS, Bits, Scheme, signed_grid
+from tenfold.quant.schemes import FLOAT_BITS
 from tenfold.quant.swap import quantized_layers
 from tenfold.quant.switching import SearchedBits
 
@@ -61,17 +62,14 @@ class IntegerEngine:
         if reason := missing_instructions():
             raise UsageError(f'this machine cannot train in integers: {reason}. Use engine="simulated", or "auto".')
 
-    def product(
-        self, layer: QuantLayer, input: Tensor, weight: Tensor, factor: Tensor | None, bias: Tensor | None
-    ) -> Tensor | None:
+    def product(self, layer: QuantLayer, input: Tensor, bias: Tensor | None, *, rescaled: bool = True) -> Tensor | None:
         """What a layer makes of its input; None if it must be simulated.
 
         Args:
             layer: the layer.
             input: not quantized yet.
-            weight: quantized.
-            factor: the scale adjustment of the weight, or None.
             bias: (C_out,) or None.
+            rescaled: whether the weight has its scale adjustment, if the layer has one.
         """
         plain = input.is_cpu and input.numel() > 0 and (isinstance(layer, nn.Linear) or input.dim() == 4)
         if not plain or torch.compiler.is_compiling() or why_simulated(layer) or _is_watched(layer):
@@ -85,8 +83,8 @@ class IntegerEngine:
         dtype = torch.bfloat16 if self.backward == "bf16" else torch.float32
         mixed = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         with torch.autocast("cpu", enabled=False):
-            weights = _weight_grid(layer, factor)
-            output = integer_product(input, alpha, weight, bias, grid, weights, window, dtype)
+            weight = coded_weight(layer, rescaled=rescaled)
+            output = integer_product(input, alpha, weight, bias, grid, window, dtype)
         return output if mixed is None else output.to(mixed)
 
 
@@ -150,26 +148,3 @@ def _window(layer: QuantConv2d, input: Tensor) -> Window:
     padding = (0, 0) if layer.same else (layer.padding[0], layer.padding[1])
     stride, dilation = (layer.stride[0], layer.stride[1]), (layer.dilation[0], layer.dilation[1])
     return Window(stride, padding, dilation, layer.groups, before)
-
-
-def _weight_grid(layer: QuantLayer, factor: Tensor | None) -> WeightGrid:
-    bits = layer.weight_quantizer.policy.whole
-    assert bits is not None
-    fine, half = _codes_of(bits, layer.layer.scheme)
-    peak = layer.weight_quantizer.peak(layer.weight)
-    level_unit = fine if peak is None else fine * peak
-    half = half.expand(level_unit.shape)
-    return WeightGrid(level_unit, level_unit if factor is None else level_unit * factor.detach().float(), half)
-
-
-@functools.lru_cache(maxsize=1024)
-def _codes_of(bits: Bits, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """Unit and half of the int8 codes of a normalized weight, (1,) or (C_out,).
-
-    Odd integers of 9 bits, as the grids without a zero have at 8 bits, are 2 (code + 1/2).
-    """
-    grids = [signed_grid(max(one, 1), scheme) for one in ([bits] if isinstance(bits, int) else bits)]
-    wide = [grid.low < -(2**7) for grid in grids]
-    with torch.inference_mode(False):
-        units = torch.tensor([grid.unit * (2 if is_wide else 1) for grid, is_wide in zip(grids, wide, strict=True)])
-        return units, torch.tensor(wide, dtype=torch.float32) / 2

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tenfold.kernels.codes import Rounding, decode_backward, encode
-from tenfold.quant.operators import clipping_level, dense
+from tenfold.quant.coded_weight import CodedWeight
+from tenfold.quant.operators import clipping_level, dense, quantize_weight_backward
 from tenfold.quant.schemes import Scheme, num_steps
 
 _MIDDLE = 128
-"""The code of zero, where an input may be negative; and what turns a uint8 code into an int8 one."""
+"""The code of zero, where an input may be negative."""
 _ops = torch.ops.onednn
 
 
@@ -84,21 +85,6 @@ def input_grid(alpha: Tensor, bits: int, scheme: Scheme, *, two_sided: bool, cal
 
 
 @dataclass(frozen=True)
-class WeightGrid:
-    """What the int8 codes of a weight mean: `unit * (code + half)`, by output channel or for all.
-
-    Attributes:
-        level_unit: the unit for the quantized weight as it comes, (1,) or (C_out,).
-        unit: with the scale adjustment.
-        half: 0 or 1/2, of the same shape.
-    """
-
-    level_unit: Tensor
-    unit: Tensor
-    half: Tensor
-
-
-@dataclass(frozen=True)
 class Window:
     """How a convolution moves over its input; `padding` is (top, left), and `before` what F.pad adds before it."""
 
@@ -112,10 +98,9 @@ class Window:
 def integer_product(
     input: Tensor,
     alpha: Tensor,
-    weight: Tensor,
+    weight: CodedWeight,
     bias: Tensor | None,
-    input_grid: InputGrid,
-    weight_grid: WeightGrid,
+    grid: InputGrid,
     window: Window | None,
     backward: torch.dtype,
 ) -> Tensor:
@@ -124,17 +109,16 @@ def integer_product(
     Args:
         input: (B, C_in, H, W) for a convolution, (…, C_in) for a linear layer; on the CPU.
         alpha: the clipping level, 0-d, which gets its gradient.
-        weight: quantized, before the scale adjustment, float32; its gradient is passed on as it is.
+        weight: its `source` gets the gradient.
         bias: (C_out,) or None.
-        input_grid: of the input.
-        weight_grid: of the weight.
+        grid: of the input.
         window: of the convolution; None for a linear layer.
         backward: number format of the backward products, float32 or bfloat16.
 
     Returns:
         float32; NaN everywhere if the input has a NaN, or the weight is NaN.
     """
-    output: Tensor = _IntegerProduct.apply(input, alpha, weight, bias, input_grid, weight_grid, window, backward)
+    output: Tensor = _IntegerProduct.apply(input, alpha, weight.source, bias, weight, grid, window, backward)
     return output
 
 
@@ -144,43 +128,42 @@ class _IntegerProduct(torch.autograd.Function):
         ctx: Any,
         input: Tensor,
         alpha: Tensor,
-        weight: Tensor,
+        source: Tensor,
         bias: Tensor | None,
+        weight: CodedWeight,
         grid: InputGrid,
-        weights: WeightGrid,
         window: Window | None,
         backward: torch.dtype,
     ) -> Tensor:
         values = dense(input.detach())
         codes, is_broken = encode(values, grid.rounding)
-        weight_codes = _weight_codes(weight.detach(), weights)
-        # A weight that has a NaN is NaN everywhere, or in a whole channel, as it is divided by its maximum.
-        unit = weights.unit * (weight.detach().flatten(1)[: weights.unit.numel(), 0] * 0 + 1)
+        unit = weight.unit.masked_fill(weight.is_broken, float("nan"))
         input_unit = float("nan") if is_broken else grid.unit
-        ctx.save_for_backward(values, codes, weight_codes, alpha)
-        ctx.grid, ctx.weights, ctx.window, ctx.backward_dtype = grid, weights, window, backward
-        ctx.dtypes = input.dtype, weight.dtype
+        kept = source if weight.squashes else None  # a parameter
+        ctx.save_for_backward(values, codes, weight.codes, alpha, kept)
+        ctx.units, ctx.half = (weight.level_unit, weight.unit), weight.half
+        ctx.grid, ctx.window, ctx.backward_dtype = grid, window, backward
+        ctx.dtypes = input.dtype, source.dtype
         multiply = _linear if window is None else _convolution
-        return multiply(codes, grid, input_unit, weight_codes, unit, weights.half, bias, window)
+        return multiply(codes, grid, input_unit, weight.codes, unit, weight.half, bias, window)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, codes, weight_codes, alpha = ctx.saved_tensors
-        grid, weights, window, dtype = ctx.grid, ctx.weights, ctx.window, ctx.backward_dtype
+        values, codes, weight_codes, alpha, source = ctx.saved_tensors
+        grid, window, dtype, (level_unit, unit), half = ctx.grid, ctx.window, ctx.backward_dtype, ctx.units, ctx.half
         needs_input, needs_alpha, needs_weight, needs_bias = ctx.needs_input_grad[:4]
-        shared = weights.unit.numel() == 1
+        shared = unit.numel() == 1
         channels = (1, -1, 1, 1) if window is not None else (-1,)
         for_bias = None
         if needs_bias:
             for_bias = gradient.sum((0, 2, 3) if window is not None else tuple(range(gradient.dim() - 1)))
-        scaled = (gradient if shared else gradient * weights.unit.view(channels)).to(dtype)
+        scaled = (gradient if shared else gradient * unit.view(channels)).to(dtype)
         real_codes = codes.to(dtype)
         if grid.zero - grid.half:
             real_codes -= grid.zero - grid.half
-        shift = float(weights.half[0]) if shared else weights.half.view(-1, *[1] * (weight_codes.dim() - 1))
         real_weight = weight_codes.to(dtype)
-        if bool(weights.half.any()):
-            real_weight += shift
+        if bool(half.any()):
+            real_weight += half.view(-1, *[1] * (weight_codes.dim() - 1))
         needs = (needs_input or needs_alpha, needs_weight)
         if window is None:
             for_codes, for_weight = _linear_backward(scaled, real_codes, real_weight, needs)
@@ -192,7 +175,7 @@ class _IntegerProduct(torch.autograd.Function):
                 for_codes,
                 values,
                 codes,
-                factor=float(weights.unit) if shared else 1.0,
+                factor=float(unit) if shared else 1.0,
                 unit=grid.unit,
                 offset=grid.unit * (grid.half - grid.zero),
                 low=grid.low,
@@ -204,21 +187,14 @@ class _IntegerProduct(torch.autograd.Function):
             for_input = for_input.to(ctx.dtypes[0])
         if for_weight is not None:
             # The chain rule through the scale adjustment: its factor is unit / level_unit.
-            factor = grid.unit * weights.unit / weights.level_unit
-            factor = factor if shared else factor / weights.unit
-            for_weight = for_weight.to(ctx.dtypes[1]).mul_(factor.view(-1, *[1] * (weight_codes.dim() - 1)))
+            factor = grid.unit * unit / level_unit
+            factor = factor if shared else factor / unit
+            # Of a gradient in bfloat16, float32 comes in one pass.
+            for_weight = for_weight * factor.view(-1, *[1] * (weight_codes.dim() - 1))
+            if source is not None:
+                for_weight = quantize_weight_backward(for_weight, source, False)
+            for_weight = for_weight.to(ctx.dtypes[1])
         return for_input, for_alpha, for_weight, for_bias, None, None, None, None
-
-
-def _weight_codes(weight: Tensor, grid: WeightGrid) -> Tensor:
-    """int8 codes of a quantized weight, in its own order."""
-    weight = dense(weight)
-    if grid.level_unit.numel() == 1:
-        shift = _MIDDLE - float(grid.half)
-        codes, _ = encode(weight, Rounding(scale=1 / float(grid.level_unit), shift=shift, steps=255, top=255))
-        return codes.bitwise_xor_(_MIDDLE).view(torch.int8)
-    shape = (-1, *[1] * (weight.dim() - 1))
-    return (weight / grid.level_unit.view(shape) - grid.half.view(shape)).round_().nan_to_num_(0).to(torch.int8)
 
 
 def _convolution(

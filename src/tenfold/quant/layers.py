@@ -69,13 +69,14 @@ class _Quantized:
         quantized = self.weight_quantizer(self.weight)
         return quantized, self.weight_quantizer.factor(quantized, self.weight)
 
-    def _multiply(self, input: Tensor, weight: Tensor, factor: Tensor | None, bias: Tensor | None) -> Tensor:
-        """The input, quantized, times the quantized weight: by the engine, or in float numbers."""
-        output = None if self.engine is None else self.engine.product(self, input, weight, factor, bias)  # type: ignore[arg-type]
+    def _multiply(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        """The input, quantized, times the effective weight: by the engine, or in float numbers."""
+        output = None if self.engine is None else self.engine.product(self, input, bias)  # type: ignore[arg-type]
         if output is not None:
             return output
+        weight = self.effective_weight()
         input = self._quantized_input(input)
-        return self._simulate(input, (weight if factor is None else weight * factor).to(input.dtype), bias)
+        return self._simulate(input, weight.to(input.dtype), bias)
 
     def _simulate(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
@@ -104,7 +105,7 @@ class QuantConv2d(_Quantized, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H', W')."""
-        return self._multiply(input, *self._quantized_weight(), self.bias)
+        return self._multiply(input, self.bias)
 
     def _simulate(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.same:
@@ -126,11 +127,16 @@ class QuantLinear(_Quantized, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, C_in) to (…, C_out)."""
-        quantized, factor = self._quantized_weight()
-        if factor is None or self.training or self.layer.rescale_in_eval:
-            return self._multiply(input, quantized, factor, self.bias)
+        if self.training or self.layer.rescale_in_eval or self.layer.rescale == "none":
+            return self._multiply(input, self.bias)
         # The official layer: logits smaller by the factor, so that the arg-max is the same but the loss is not.
-        return self._multiply(input, quantized, None, None if self.bias is None else self.bias / factor)
+        quantized, factor = self._quantized_weight()
+        assert factor is not None
+        bias = None if self.bias is None else self.bias / factor
+        if self.engine is not None and (output := self.engine.product(self, input, bias, rescaled=False)) is not None:
+            return output
+        input = self._quantized_input(input)
+        return self._simulate(input, quantized.to(input.dtype), bias)
 
     def _simulate(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(input, weight, bias)

@@ -52,6 +52,7 @@ class WeightQuantizer(nn.Module):
         pinned_peak: a weight that goes on to count in the maximum although it was cut away, (1, 1, …), or (C_out, 1, …)
             with one maximum per channel; or None. See `pin`.
         pinned_factor: the scale adjustment at each slot of the policy, where it is no longer computed; or None.
+        normalized: the weight behind tanh and maximum, where several passes share it; or None.
     """
 
     pinned_peak: Tensor | None
@@ -61,7 +62,7 @@ class WeightQuantizer(nn.Module):
         super().__init__()
         self.layer = layer
         self.policy: BitPolicy = FixedBits(layer.w_bits)
-        self._normalized: Tensor | None = None
+        self.normalized: Tensor | None = None
         self.register_buffer("pinned_peak", None)
         self.register_buffer("pinned_factor", None)
 
@@ -116,8 +117,8 @@ class WeightQuantizer(nn.Module):
             return interpolate_weight(weight, bits, *options)
         if bits == FLOAT_BITS and not layer.clamp:
             return weight
-        if self._normalized is not None:
-            return round_weight(self._normalized, bits, layer.scheme)
+        if self.normalized is not None:
+            return round_weight(self.normalized, bits, layer.scheme)
         return quantize_weight(weight, bits, layer.scheme, layer.per_channel, layer.clamp)
 
     @contextmanager
@@ -132,11 +133,11 @@ class WeightQuantizer(nn.Module):
             return
         whole = self._whole(weight)
         normalized = quantize_weight(whole, FLOAT_BITS, self.layer.scheme, self.layer.per_channel, True)
-        self._normalized = normalized.detach().requires_grad_(weight.requires_grad)
+        self.normalized = normalized.detach().requires_grad_(weight.requires_grad)
         try:
             yield
         finally:
-            gradient, self._normalized = self._normalized.grad, None
+            gradient, self.normalized = self.normalized.grad, None
         if gradient is not None:
             normalized.backward(gradient)
 
@@ -149,11 +150,13 @@ class WeightQuantizer(nn.Module):
             return None
         if self.pinned_factor is not None:
             return self.pinned_factor[self.policy.slot].to(quantized.device)
-        quantized, weight = quantized.detach().float(), weight.detach().float()
-        spread = standard_deviation(quantized)
+        return self.adjustment(standard_deviation(quantized.detach().float()), weight)
+
+    def adjustment(self, spread: Tensor, weight: Tensor) -> Tensor:
+        """What `factor` is for a quantized weight of a standard deviation, 0-d."""
         deviation = spread.clamp_min(torch.finfo(torch.float32).eps)  # all codes may be equal
         if self.layer.rescale == "stddev":
-            return weight.std() / deviation
+            return weight.detach().float().std() / deviation
         return 1 / (deviation * fan_out(weight) ** 0.5)
 
     @torch.no_grad()

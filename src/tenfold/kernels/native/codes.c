@@ -13,6 +13,7 @@
 
 #define LANES 32
 #define FLUSH 64
+#define SHORT 32768
 
 static inline float clamped(float value, float low, float high) {
     value = value < low ? low : value;
@@ -38,6 +39,24 @@ int LEVEL(encode)(const float *x, uint8_t *u, int64_t n, float scale, float shif
         ENCODE(rintf(value))
     }
     return broken;
+}
+
+/* sums[0] = the sum of codes - middle, sums[1] = that of their squares; both are whole, and exact. */
+void LEVEL(code_sums)(const uint8_t *u, int64_t n, int32_t middle, double *sums) {
+    int64_t total = 0, squares = 0;
+    for (int64_t start = 0; start < n; start += SHORT) { /* 32 bits hold the sums of so many */
+        const int64_t end = start + SHORT < n ? start + SHORT : n;
+        int32_t some = 0, some_squares = 0;
+        for (int64_t i = start; i < end; i++) {
+            const int32_t code = (int32_t)u[i] - middle;
+            some += code;
+            some_squares += code * code;
+        }
+        total += some;
+        squares += some_squares;
+    }
+    sums[0] = (double)total;
+    sums[1] = (double)squares;
 }
 
 /* With y = unit * u + offset and h = factor * g: masked = h where low < x < high, else 0;
