@@ -49,6 +49,7 @@ def deepvit_cifar10(record: dict[str, Any]) -> str:
                 f"{kind}, {depth} blocks",
                 spread([100 * run["top1"] for run in runs]),
                 *(f"{mean(one[kind] for one in similar):.3f}" for kind in ("used", "used, centred")),
+                "{:.3f}, {:.3f}".format(*halves([run["collapse"]["neighbours"]["used, centred"] for run in runs])),
                 *(
                     f"{mean(one[kind] for one in similar):.3f}" if kind in similar[0] else "-"
                     for kind in ("softmax", "softmax, centred")
@@ -57,10 +58,17 @@ def deepvit_cifar10(record: dict[str, Any]) -> str:
                 f"{mean(run['collapse']['features_to_last'][0] for run in runs):.2f}",
             ]
         )
-    header = ["top-1 %, 10,000 test images", "maps used", "centred", "softmax maps", "centred", "entropy"]
+    used = ["maps used", "centred", "shallow, deep half"]
+    header = ["top-1 %, 10,000 test images", *used, "softmax maps", "centred", "entropy"]
     return (
         f"CIFAR-10 images {record['image']}x{record['image']} in patches of {record['patch']}, {record['subset']} to "
         f"train on, {record['epochs']} epochs of AdamW at {record['lr']}, batch {record['batch']}. Similarity: mean "
         f"cosine of neighbouring blocks' maps by key, on {record['analyzed']} test images; centred: without the mean "
         "of each map, which all softmax maps share.\n\n" + table(["", *header, "features, first to last block"], rows)
     )
+
+
+def halves(series: list[list[float]]) -> tuple[float, float]:
+    """The mean of the first half of some series of one length, and that of the rest."""
+    middle = len(series[0]) // 2
+    return mean(mean(one[:middle]) for one in series), mean(mean(one[middle:]) for one in series)
