@@ -53,7 +53,7 @@ def test_artifact_and_exported_file_are_equally_good(tenfold, run_folder):
     exported = tenfold("eval", run_folder / "compact.onnx", "--engine", "onnxruntime", "--json").json
     assert trained["images"] == exported["images"] == 359
     assert trained["metrics"]["top1"] > 0.5
-    assert abs(trained["metrics"]["top1"] - exported["metrics"]["top1"]) <= 1 / 359
+    assert round(359 * abs(trained["metrics"]["top1"] - exported["metrics"]["top1"])) <= 1  # of float32 shares
     report = json.loads((run_folder / "report.json").read_text())
     assert trained["metrics"]["top1"] == pytest.approx(report["metrics"]["final"]["top1"])
     assert "top1" in tenfold("eval", run_folder / "compact.onnx", "--engine", "onnxruntime").out
