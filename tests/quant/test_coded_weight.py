@@ -21,7 +21,8 @@ def both_ways(layer, *, shares=False, rescaled=True):
     shared = layer.weight_quantizer.sharing_normalization(layer.weight) if shares else nullcontext()
     with shared:
         assert coded_weight._is_plain(layer)
-        return coded_weight._from_weight(layer, rescaled), coded_weight._from_quantized(layer, rescaled)
+        found = coded_weight._from_weight(layer), coded_weight._from_quantized(layer)
+    return found if rescaled else tuple(one.unadjusted() for one in found)
 
 
 @pytest.mark.parametrize("kernels", [True, False])

@@ -15,9 +15,6 @@ from torch import Tensor
 from tenfold.kernels.blocks import each_part
 from tenfold.kernels.library import native, required
 
-_SMALL = 1 << 15
-"""Smaller maps are done before a second thread has begun."""
-
 
 class _Direction(ctypes.Structure):
     _fields_: ClassVar = [("grid", ctypes.c_void_p), ("trusted", ctypes.c_void_p)]
@@ -130,4 +127,4 @@ def _run(
     def work(part: int, parts: int) -> None:
         function(*places, directions, geometry, part, parts)
 
-    each_part(1 if out.numel() < _SMALL else out.shape[0] * out.shape[1], work)
+    each_part(out.shape[0] * out.shape[1], work, numbers=out.numel())

@@ -21,6 +21,8 @@ _ENOUGH = 4
 """Fewer blocks than this are done before a second thread has begun."""
 _PARTS = 2
 """Parts for each thread."""
+_FEW = 1 << 15
+"""Work on fewer numbers than this is done before a second thread has begun."""
 
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -58,13 +60,14 @@ def sum_blocks(count: int, sums: int, work: Callable[[int, int, Any], None]) -> 
     return [sum(column) for column in zip(*each_block(count, one), strict=True)] or [0.0] * sums
 
 
-def each_part(most: int, work: Callable[[int, int], Any]) -> None:
+def each_part(most: int, work: Callable[[int, int], Any], *, numbers: int) -> None:
     """Call `work(part, parts)` for every part of some work that can be cut into at most so many equal ones.
 
-    There are a few for each thread, because not all threads have a core of their own all the time.
+    There are a few for each thread, because not all threads have a core of their own all the time; and only one where
+    there are few numbers to work on.
     """
     threads = torch.get_num_threads()
-    parts = 1 if threads == 1 else min(most, _PARTS * threads)
+    parts = 1 if threads == 1 or numbers < _FEW else min(most, _PARTS * threads)
     if parts <= 1:
         work(0, 1)
     else:

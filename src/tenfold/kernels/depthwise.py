@@ -27,8 +27,6 @@ KERNELS = (5, 7)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LANES = 16
 """Channels in the widest vector; fewer are not shared between threads."""
-_SMALL = 1 << 15
-"""Smaller gradients are done before a second thread has begun."""
 
 
 def serves(gradient: Tensor, x: Tensor, weight: Tensor) -> bool:
@@ -90,7 +88,7 @@ def depthwise_backward(
         if library.depthwise_backward(*places, geometry, part, parts):
             raise MemoryError("no memory for the buffers of a depthwise convolution's gradient.")
 
-    each_part(1 if gradient.numel() < _SMALL else -(-channels // _LANES), work)
+    each_part(-(-channels // _LANES), work, numbers=gradient.numel())
     for_weight = None if for_taps is None else for_taps.t().contiguous().view(weight.shape).to(dtype)
     return None if for_x is None else for_x.to(dtype), for_weight
 

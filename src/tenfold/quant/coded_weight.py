@@ -8,7 +8,7 @@ the weight at once, and their deviation from whole sums of codes; the codes are 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,15 +47,18 @@ class CodedWeight:
     squashes: bool
     is_broken: Tensor
 
+    def unadjusted(self) -> CodedWeight:
+        """The same without the scale adjustment."""
+        return replace(self, unit=self.level_unit)
 
-def coded_weight(layer: QuantLayer, *, rescaled: bool = True) -> CodedWeight:
+
+def coded_weight(layer: QuantLayer) -> CodedWeight:
     """The codes of a layer's weight at the bits that it has now.
 
     Args:
         layer: with whole bits, 8 at most.
-        rescaled: without it the scale adjustment is left out.
     """
-    return _from_weight(layer, rescaled) if _is_plain(layer) else _from_quantized(layer, rescaled)
+    return _from_weight(layer) if _is_plain(layer) else _from_quantized(layer)
 
 
 def _is_plain(layer: QuantLayer) -> bool:
@@ -71,7 +74,7 @@ def _is_plain(layer: QuantLayer) -> bool:
     )
 
 
-def _from_weight(layer: QuantLayer, rescaled: bool) -> CodedWeight:
+def _from_weight(layer: QuantLayer) -> CodedWeight:
     quantizer, scheme = layer.weight_quantizer, layer.layer.scheme
     bits = quantizer.policy.active
     assert isinstance(bits, int)
@@ -97,37 +100,40 @@ def _from_weight(layer: QuantLayer, rescaled: bool) -> CodedWeight:
         ),
     )
     adjusted = unit
-    if rescaled and quantizer.layer.rescale != "none":
+    if quantizer.layer.rescale != "none":
         count = codes.numel()
         total, squares = code_sums(codes, _MIDDLE)
         variance = max(0.0, (squares - total * total / count) / max(1, count - 1))
         adjusted = unit * quantizer.adjustment(float(unit) * torch.tensor(variance).sqrt(), layer.weight)
-    signed = codes.bitwise_xor_(_MIDDLE).view(torch.int8)
-    return CodedWeight(signed, unit, adjusted, half, source, shared is None, torch.tensor([is_broken]))
+    return CodedWeight(_signed(codes), unit, adjusted, half, source, shared is None, torch.tensor([is_broken]))
 
 
-def _from_quantized(layer: QuantLayer, rescaled: bool) -> CodedWeight:
+def _from_quantized(layer: QuantLayer) -> CodedWeight:
     quantizer = layer.weight_quantizer
     bits = quantizer.policy.whole
     assert bits is not None
-    quantized = quantizer(layer.weight)
+    quantized, factor = layer.quantized_weight()
     values = dense(quantized.detach())
     fine, half = _codes_of(bits, layer.layer.scheme)
     peak = quantizer.peak(layer.weight)
     unit = fine if peak is None else fine * peak
     half = half.expand(unit.shape)
-    factor = quantizer.factor(quantized, layer.weight) if rescaled else None
     adjusted = unit if factor is None else unit * factor.float()
     # A weight that has a NaN is NaN everywhere, or in a whole channel, as it is divided by its maximum.
     is_broken = values.flatten(1)[: unit.numel(), 0].isnan()
     if unit.numel() == 1:
         shift = _MIDDLE - float(half)
         codes, _ = encode(values, Rounding(scale=1 / float(unit), shift=shift, steps=255, top=255))
-        codes = codes.bitwise_xor_(_MIDDLE).view(torch.int8)
+        codes = _signed(codes)
     else:
         shape = (-1, *[1] * (values.dim() - 1))
         codes = (values / unit.view(shape) - half.view(shape)).round_().nan_to_num_(0).to(torch.int8)
     return CodedWeight(codes, unit, adjusted, half, quantized, False, is_broken)
+
+
+def _signed(codes: Tensor) -> Tensor:
+    """uint8 codes as int8 ones, `_MIDDLE` lower; in place."""
+    return codes.bitwise_xor_(_MIDDLE).view(torch.int8)
 
 
 @functools.lru_cache(maxsize=1024)

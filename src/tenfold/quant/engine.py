@@ -62,14 +62,13 @@ class IntegerEngine:
         if reason := missing_instructions():
             raise UsageError(f'this machine cannot train in integers: {reason}. Use engine="simulated", or "auto".')
 
-    def product(self, layer: QuantLayer, input: Tensor, bias: Tensor | None, *, rescaled: bool = True) -> Tensor | None:
+    def product(self, layer: QuantLayer, input: Tensor, *, rescaled: bool = True) -> Tensor | None:
         """What a layer makes of its input; None if it must be simulated.
 
         Args:
             layer: the layer.
             input: not quantized yet.
-            bias: (C_out,) or None.
-            rescaled: whether the weight has its scale adjustment, if the layer has one.
+            rescaled: without it all of it is smaller by the scale adjustment of the weight, if the layer has one.
         """
         plain = input.is_cpu and input.numel() > 0 and (isinstance(layer, nn.Linear) or input.dim() == 4)
         if not plain or torch.compiler.is_compiling() or why_simulated(layer) or _is_watched(layer):
@@ -83,7 +82,10 @@ class IntegerEngine:
         dtype = torch.bfloat16 if self.backward == "bf16" else torch.float32
         mixed = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         with torch.autocast("cpu", enabled=False):
-            weight = coded_weight(layer, rescaled=rescaled)
+            weight, bias = coded_weight(layer), layer.bias
+            if not rescaled:
+                bias = None if bias is None else bias * (weight.level_unit / weight.unit)
+                weight = weight.unadjusted()
             output = integer_product(input, alpha, weight, bias, grid, window, dtype)
         return output if mixed is None else output.to(mixed)
 

@@ -61,20 +61,27 @@ class _Quantized:
 
     def effective_weight(self) -> Tensor:
         """The weight that multiplies the input in training: quantized, and scaled where the layer's scheme says so."""
-        quantized, factor = self._quantized_weight()
+        quantized, factor = self.quantized_weight()
         return quantized if factor is None else quantized * factor
 
-    def _quantized_weight(self) -> tuple[Tensor, Tensor | None]:
+    def quantized_weight(self) -> tuple[Tensor, Tensor | None]:
         """The quantized weight, and the factor that adjusts its scale, if any."""
         quantized = self.weight_quantizer(self.weight)
         return quantized, self.weight_quantizer.factor(quantized, self.weight)
 
-    def _multiply(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        """The input, quantized, times the effective weight: by the engine, or in float numbers."""
-        output = None if self.engine is None else self.engine.product(self, input, bias)  # type: ignore[arg-type]
+    def _multiply(self, input: Tensor, *, rescaled: bool = True) -> Tensor:
+        """The input, quantized, times the effective weight, plus the bias: by the engine, or in float numbers.
+
+        Without `rescaled` all of it is smaller by the scale adjustment of the weight, if there is one.
+        """
+        output = None if self.engine is None else self.engine.product(self, input, rescaled=rescaled)  # type: ignore[arg-type]
         if output is not None:
             return output
-        weight = self.effective_weight()
+        (weight, factor), bias = self.quantized_weight(), self.bias
+        if factor is not None and rescaled:
+            weight = weight * factor
+        elif factor is not None and bias is not None:
+            bias = bias / factor
         input = self._quantized_input(input)
         return self._simulate(input, weight.to(input.dtype), bias)
 
@@ -105,7 +112,7 @@ class QuantConv2d(_Quantized, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H', W')."""
-        return self._multiply(input, self.bias)
+        return self._multiply(input)
 
     def _simulate(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.same:
@@ -127,16 +134,8 @@ class QuantLinear(_Quantized, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, C_in) to (…, C_out)."""
-        if self.training or self.layer.rescale_in_eval or self.layer.rescale == "none":
-            return self._multiply(input, self.bias)
         # The official layer: logits smaller by the factor, so that the arg-max is the same but the loss is not.
-        quantized, factor = self._quantized_weight()
-        assert factor is not None
-        bias = None if self.bias is None else self.bias / factor
-        if self.engine is not None and (output := self.engine.product(self, input, bias, rescaled=False)) is not None:
-            return output
-        input = self._quantized_input(input)
-        return self._simulate(input, quantized.to(input.dtype), bias)
+        return self._multiply(input, rescaled=self.training or self.layer.rescale_in_eval)
 
     def _simulate(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(input, weight, bias)
