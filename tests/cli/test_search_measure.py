@@ -8,11 +8,13 @@ QUICK = ["--subset", 64, "--image-size", 16, "--epochs", 1, "--batch-size", 32, 
 
 @pytest.mark.slow  # starts a process
 def test_a_table_is_measured_and_named(tenfold, tmp_path):
-    done = tenfold("search", "measure", *QUICK, "--count", 1, "-o", tmp_path / "run", "--json")
+    on = ("--on", "classify,lr=0.01", "--on", "recognize,frames=2", "--counts", 1)
+    done = tenfold("search", "measure", *QUICK, *on, "--count", 1, "-o", tmp_path / "run", "--json")
     assert done.code == 0, done.err
     assert "1/1 classify/top1" in done.words
     assert done.json["table"] == str(tmp_path / "run" / "table.parquet")
-    again = tenfold("search", "measure", *QUICK, "--count", 1, "-o", tmp_path / "run")
+    assert "recognize/top1" in done.words
+    again = tenfold("search", "measure", *QUICK, *on, "--count", 1, "-o", tmp_path / "run")
     assert again.code == 2
     assert "Go on with it by resume" in again.words
 
@@ -25,6 +27,10 @@ def test_a_table_is_measured_and_named(tenfold, tmp_path):
         (["--model", "mobilenet_v2", "--vary", "width=a,b"], "Write an option and its numbers"),
         (["--model", "mobilenet_v2", "--vary", "width=1,1"], "names a value twice"),
         (["--model", "mobilenet_v2"], "nothing varies in 'mobilenet_v2'"),
+        (["--on", "classify,subset"], "--on 'classify,subset': 'subset' is not NAME=VALUE"),
+        (["--on", "classify,subsets=8"], "unknown option of the task 'classify'"),
+        (["--on", "classify,epochs=-1"], "epochs = -1: must be"),
+        (["--counts", "5"], "counts is 5; allowed is 1 to 4"),
         (["--model", "mobilenet_v9", "--vary", "width=1"], "unknown model 'mobilenet_v9'"),
     ],
 )

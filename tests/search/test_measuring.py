@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ def test_the_table_holds_codes_metrics_costs_and_signals_and_a_run_goes_on(tmp_p
     before = sorted((tmp_path / "two/candidates").iterdir())
     kept = [file.read_text() for file in before]
     before[0].write_text(kept[0][:30])
+    path.unlink()
     told = []
     path = measure(
         WIDTHS, DIGITS, count=3, config=CONFIG, out=tmp_path / "two", resume=True, tell=lambda *all: told.append(all[0])
@@ -57,6 +59,12 @@ def test_the_table_holds_codes_metrics_costs_and_signals_and_a_run_goes_on(tmp_p
     assert told == [2, 3]
     assert [file.read_text() for file in before] == kept
     assert len(set(_columns(path)["width"])) == 3
+    # The table alone is enough, too.
+    shutil.rmtree(tmp_path / "two/candidates")
+    table = parquet.read_table(path)
+    again = measure(WIDTHS, DIGITS, count=3, config=CONFIG, out=tmp_path / "two", resume=True, tell=print)
+    assert parquet.read_table(again).equals(table)
+    assert not (tmp_path / "two/candidates").exists()
     # Codes that are given are added, once, and stay when others are given.
     one, other = WIDTHS.draw(3, 0)[2], {"width": 0.2}
     for further in ([list(one.values())], [list(other.values())], []):
@@ -144,3 +152,15 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
         CandidateSpace.multires(channels=12)
     with pytest.raises(UsageError, match="counts is 5; allowed is 1 to 4"):
         CandidateSpace.multires(counts=5)
+
+
+def test_a_task_may_be_trained_in_another_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_jobs", _here)
+    longer = TaskOrder(kind=DIGITS[0].kind, options=DIGITS[0].options, train={"epochs": 4})
+    columns = _columns(measure(WIDTHS, [longer], count=1, config=CONFIG, out=tmp_path / "run"))
+    assert {"classify.top1_1", "classify.top1_3"} <= set(columns)
+    with pytest.raises(UsageError, match="a measurement with other tasks"):
+        measure(WIDTHS, DIGITS, count=1, config=CONFIG, out=tmp_path / "run", resume=True)
+    wrong = TaskOrder(kind="classify", options={}, train={"epoch": 4})
+    with pytest.raises(UnknownNameError, match=r"unknown option of a training 'epoch'.*epochs"):
+        measure(WIDTHS, [wrong], count=1, config=CONFIG, out=tmp_path / "wrong")

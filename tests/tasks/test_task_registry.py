@@ -7,7 +7,7 @@ from tenfold.errors import UnknownNameError, UsageError
 
 
 def test_a_task_is_made_by_name():
-    assert tasks.list_tasks() == ["classify", "inpaint", "segment", "track"]
+    assert tasks.list_tasks() == ["classify", "inpaint", "recognize", "segment", "track"]
     assert tasks.create("classify", image_size=8).name == "classify"
 
 

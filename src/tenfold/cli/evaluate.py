@@ -109,7 +109,7 @@ def task_of(described: Mapping[str, Any], data: str | None) -> Task:
 def evaluation_batches(
     task: Mapping[str, Any], data: str | None, batch_size: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """The evaluation images of some data with their targets, as the task's description wants them; imports no torch.
+    """The evaluation images or clips of some data with their targets, as the task's description wants them; no torch.
 
     Raises:
         UsageError: if the data has other classes than the task, or it is not known which data to take.
@@ -117,6 +117,7 @@ def evaluation_batches(
     import numpy as np
 
     from tenfold.data import WholeImage, open_dataset, read_preprocess
+    from tenfold.data.labelled_clips import open_labelled_clips
     from tenfold.data.masks import reopen_masked_images
 
     preprocess, place = read_preprocess(task["preprocess"]), data_of(task, data)
@@ -127,7 +128,7 @@ def evaluation_batches(
             image, mask = masked.read(pair, preprocess.channels)
             yield preprocess.normalize(preprocess.frame(image))[None], mask[None].astype(np.int64)
         return
-    dataset = open_dataset(place)
+    dataset = open_labelled_clips(place, task["frames"]) if "frames" in task else open_dataset(place)
     check_labels(task, dataset.labels)
     images = dataset.evaluation
     for first in range(0, len(images.targets), batch_size):
@@ -141,10 +142,10 @@ def data_of(task: Mapping[str, Any], data: str | None) -> str | None:
     Raises:
         UsageError: if nothing was asked for, and the network learned on something else.
     """
-    from tenfold.data.catalog import DIGITS, SPRITES
+    from tenfold.data.catalog import DIGITS, SPRITES, WANDERING_DIGITS
 
     learned_on = task.get("data", {}).get("name")
-    if data is None and learned_on not in (DIGITS, SPRITES):
+    if data is None and learned_on not in (DIGITS, SPRITES, WANDERING_DIGITS):
         raise UsageError(f"which images? The network learned on {learned_on!r}; say where they are: --data FOLDER.")
     return data
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -33,13 +33,14 @@ def predict(
     bits: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Say what is on images; of a segmentation, draw where.
+    """Say what is on images or in clips; of a segmentation, draw where.
 
     An ONNX file runs without torch: it starts in a fraction of a second.
 
     Args:
         file: an artifact (.safetensors) or an .onnx file.
-        images: image files, or folders of them.
+        images: image files, or folders of them; for a network of the task recognize videos, or folders of pictures,
+            each of them one clip.
         top: how many answers for each image; of a segmentation the classes that cover most of it.
         out: folder for the pictures of a segmentation, NAME_mask.png and NAME_overlay.png; default: predictions.
         engine: runtime of an ONNX file: auto, onnxruntime or openvino.
@@ -52,13 +53,15 @@ def predict(
     if top < 1:
         raise UsageError(f"--top {top} is not allowed; it is at least 1.")
     width = parse_bits(bits) if bits else None
-    paths = _image_files(images)
+    if not images:
+        raise UsageError("which images? Name at least one image file or folder: tenfold predict FILE IMAGE...")
     if file.suffix == ONNX_SUFFIX:
         from tenfold import export
 
+        paths = _image_files(images, export.read_task(file))
         found = export.predict(file, paths, top=top, engine=engine, threads=threads, bits=width)
     else:
-        found = _predict_artifact(file, paths, top, width)
+        found = _predict_artifact(file, images, top, width)
     drawn = _draw(found, out)
     if as_json:
         rows = [{**one.to_dict(), **files} for one, files in zip(found, drawn, strict=True)]
@@ -98,11 +101,12 @@ def _draw(found: Sequence[Prediction], out: Path | None) -> list[dict[str, Path]
     return [written.get(one.image, {}) for one in found]
 
 
-def _image_files(places: Sequence[Path]) -> list[Path]:
+def _image_files(places: Sequence[Path], task: Mapping[str, Any]) -> list[Path]:
+    """The files of folders; but for a network that recognises clips a folder is one clip."""
     from tenfold.data.images import SUFFIXES
 
-    if not places:
-        raise UsageError("which images? Name at least one image file or folder: tenfold predict FILE IMAGE...")
+    if "frames" in task:
+        return list(places)
     files: list[Path] = []
     for place in places:
         if place.is_dir():
@@ -131,4 +135,4 @@ def _predict_artifact(file: Path, images: Sequence[Path], top: int, width: tuple
             outputs: NDArray[np.float32] = network(torch.from_numpy(inputs)).numpy()
         return outputs
 
-    return answers(run, header["task"], images, top)
+    return answers(run, header["task"], _image_files(images, header["task"]), top)

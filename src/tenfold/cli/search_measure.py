@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.train_flags import TrainFlags, overrides
+from tenfold.cli.values import parse_settings
 from tenfold.errors import UsageError, require
+
+if TYPE_CHECKING:
+    from tenfold.search import TaskOrder
 
 _WHAT = Group("What to measure", sort_key=1)
 _HOW = Group("How to go about it", sort_key=2)
@@ -25,6 +30,7 @@ def measure(
     count: Annotated[int, Parameter(group=_WHAT)] = 100,
     codes: Annotated[Path | None, Parameter(group=_WHAT)] = None,
     channels: Annotated[int, Parameter(group=_WHAT)] = 128,
+    counts: Annotated[int, Parameter(group=_WHAT)] = 4,
     image_size: Annotated[int | None, Parameter(group=_WHAT)] = None,
     subset: Annotated[int | None, Parameter(group=_WHAT)] = None,
     jobs: Annotated[int, Parameter(group=_HOW)] = 1,
@@ -44,10 +50,12 @@ def measure(
         model: multires (codes of 27 numbers), or any model with options to vary.
         vary: an option and its values, such as --vary width=0.25,0.5,1; may be repeated. Not for multires.
         on: a task and its data, such as --on classify=FOLDER --on segment=FOLDER; default: classify, on the digits.
+            Options of the task and of its training follow behind commas: segment=FOLDER,image_size=64,epochs=20.
         count: candidates to draw. A larger number with --resume adds to those that are there.
         codes: a JSON list of codes to measure as well, such as the proposed.json of `tenfold search ncp --propose`;
             with --resume they are added to those that are there.
         channels: largest number of channels in codes of multires, a multiple of 8.
+        counts: largest number of modules, and of units of a branch, in codes of multires, 1 to 4.
         image_size: side of the networks' input in pixels.
         subset: train on so many images only.
         jobs: trainings at a time, each on one core.
@@ -58,22 +66,18 @@ def measure(
         as_json: print one JSON object.
         train: the options of each training.
     """
-    from tenfold.search import CandidateSpace, TaskOrder
+    from tenfold.search import CandidateSpace
     from tenfold.search import measure as measure_all
     from tenfold.train import load_recipe
 
     if model == "multires":
         if vary:
             raise UsageError("--vary does not go with --model multires, whose code varies. Leave it out.")
-        space = CandidateSpace.multires(channels)
+        space = CandidateSpace.multires(channels, counts)
     else:
         space = CandidateSpace(model=model, choices=dict(map(_choices, vary)))
-    given: dict[str, Any] = {"image_size": image_size, "subset": subset}
-    options = {name: value for name, value in given.items() if value is not None}
-    tasks = []
-    for one in on:
-        kind, _, data = one.partition("=")
-        tasks.append(TaskOrder(kind=kind, options={**options, **({"data": data} if data else {})}))
+    shared = {"image_size": image_size, "subset": subset}
+    tasks = [_task(one, {name: value for name, value in shared.items() if value is not None}) for one in on]
 
     def tell(done: int, total: int, row: dict[str, Any]) -> None:
         values = {name: value for name, value in row["values"].items() if "/" in name and not name.startswith("cost/")}
@@ -98,6 +102,23 @@ def measure(
         write_json({"table": table, "candidates": rows})
     else:
         to_stdout(f"{rows} candidates in {table}")
+
+
+def _task(text: str, shared: dict[str, Any]) -> TaskOrder:
+    """Read "KIND", "KIND=DATA" or "KIND=DATA,NAME=VALUE,..."; what is no option of trainings is one of the task."""
+    from tenfold.search import TaskOrder
+    from tenfold.train import TrainConfig
+
+    first, *settings = text.split(",")
+    kind, _, data = first.partition("=")
+    trained = {one.name for one in fields(TrainConfig)}
+    options = {**shared, **({"data": data} if data else {})}
+    given = parse_settings(settings, flag=f"--on {text!r}:")
+    return TaskOrder(
+        kind=kind,
+        options=options | {name: value for name, value in given.items() if name not in trained},
+        train={name: value for name, value in given.items() if name in trained},
+    )
 
 
 def _codes(path: Path) -> list[list[int | float]]:

@@ -116,12 +116,13 @@ def shape_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def parse_settings(settings: Sequence[str], prefix: str = "") -> dict[str, Any]:
+def parse_settings(settings: Sequence[str], prefix: str = "", flag: str = "--set") -> dict[str, Any]:
     """Options such as "width=0.5", their values read as JSON where they are JSON and as text where not.
 
     Args:
         settings: what was given.
         prefix: a first word that may stand before the name, such as "model."; it is dropped.
+        flag: where they were given, for messages.
 
     Raises:
         UsageError: if one has no name or no value.
@@ -135,7 +136,7 @@ def parse_settings(settings: Sequence[str], prefix: str = "") -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         name = name.strip().removeprefix(prefix)
         if not (name and equals and text.strip()):
-            raise UsageError(f"--set {setting!r} is not NAME=VALUE, such as width=0.5.")
+            raise UsageError(f"{flag} {setting!r} is not NAME=VALUE, such as width=0.5.")
         try:
             options[name] = json.loads(text)
         except ValueError:

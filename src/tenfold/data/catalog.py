@@ -18,6 +18,8 @@ from tenfold.errors import DataError, MissingDataError, UnknownNameError, UsageE
 DIGITS = "digits"
 SPRITES = "drawn sprites"
 """What trainings to follow objects call data that they draw or simulate themselves."""
+WANDERING_DIGITS = "wandering digits"
+"""What trainings to recognise clips call the clips that are made for them."""
 EVALUATION = ("val", "validation", "test")
 """Names of the evaluation part beside `train`, in the order of preference."""
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tenfold.data.dense import Run, coloured_mask, enlarged, overlay, pixel_scores
 from tenfold.data.images import load_image
 from tenfold.data.label_sets import IGNORE, IOU_PREFIX
+from tenfold.data.labelled_clips import middles, open_clip_source
 from tenfold.data.preprocess import WholeImage, read_preprocess
 from tenfold.errors import ArtifactError, DataError, TenfoldError
 from tenfold.export.engine import open_engine
@@ -145,7 +146,7 @@ def answers(run: Run, task: Mapping[str, Any], images: Sequence[str | Path], top
     Args:
         run: the network, from inputs (B, C, H, W) to outputs.
         task: what `Task.describe` gave.
-        images: image files; each is run on its own.
+        images: image files, each run on its own; if the network recognises clips, videos or folders of pictures, too.
         top: how many answers for each.
 
     Raises:
@@ -154,6 +155,11 @@ def answers(run: Run, task: Mapping[str, Any], images: Sequence[str | Path], top
     preprocess, labels = read_preprocess(task["preprocess"]), task.get("labels") or []
     predictions: list[Prediction] = []
     for image in map(Path, images):
+        if "frames" in task:
+            frames = open_clip_source(image).read(middles(task["frames"]))
+            scores = np.mean([run(preprocess.normalize(preprocess.frame(one))[None])[0] for one in frames], 0)
+            predictions.append(Prediction(image, _best(softmax(scores), labels, top)))
+            continue
         pixels = load_image(image, preprocess.channels)
         inputs = preprocess.normalize(preprocess.frame(pixels))
         if isinstance(preprocess, WholeImage):
@@ -185,8 +191,8 @@ def evaluate(
 
     Args:
         path: the ONNX file.
-        batches: images (B, C, H, W) with labels (B,), or, for a segmentation, with the class of each pixel (B, H', W'),
-            IGNORE where there is none.
+        batches: images (B, C, H, W) with labels (B,); or frames of clips (B * T, C, H, W) with labels (B,); or, for a
+            segmentation, images with the class of each pixel (B, H', W'), IGNORE where there is none.
         engine: see `open_engine`.
         threads: see `open_engine`.
         bits: see `open_engine`.
@@ -200,7 +206,10 @@ def evaluate(
     for images, targets in batches:
         images, total = np.ascontiguousarray(images, np.float32), total + len(targets)
         if targets.ndim == 1:
-            ranks = np.concatenate([ranks, _ranks(runner.run(images), targets)])
+            outputs = runner.run(images)
+            if len(targets) < len(outputs):  # the frames of clips, in a row
+                outputs = outputs.reshape(len(targets), -1, *outputs.shape[1:]).mean(1)
+            ranks = np.concatenate([ranks, _ranks(outputs, targets)])
             continue
         window = (runner.input_shape[2] or images.shape[2], runner.input_shape[3] or images.shape[3])
         for image, truth in zip(images, targets, strict=True):

@@ -10,13 +10,12 @@ Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-View = Callable[[Tensor], Tensor]
-"""Turns points (N, D) into columns (N, K) that distances are measured in."""
+from tenfold.search.code_features import View
 
 _JITTER = 1e-6
 

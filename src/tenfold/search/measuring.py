@@ -1,7 +1,8 @@
 """A benchmark of one's own: train many candidates briefly on one's tasks, and keep a table of what each reached.
 
 One candidate is one file, written whole; so a run that was killed goes on with those that are missing, and a worker
-that was lost costs its candidate's time and nothing else.
+that was lost costs its candidate's time and nothing else. What stands in the table of a folder is not measured again
+either: the table and the orders beside it are all that need be kept.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tenfold.errors import DataError, TenfoldError, UsageError, require
+from tenfold.errors import DataError, TenfoldError, UnknownNameError, UsageError, require
 from tenfold.files import write_text, written_whole
 from tenfold.jobs import TRIES, Processes, RayCluster, run_jobs
 from tenfold.search.candidates import CandidateSpace, code_key
@@ -36,6 +37,12 @@ class TaskOrder:
     """A name of the task registry; the columns of the table begin with it."""
     options: Mapping[str, Any]
     """Options of it, among them `data`."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the training's configuration that differ on this task, such as epochs."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, without an empty `train`."""
+        return {name: value for name, value in asdict(self).items() if name != "train" or value}
 
 
 def measure(
@@ -64,7 +71,7 @@ def measure(
         count: candidates to draw.
         further: codes to measure as well, such as those that `search_ncp` proposed; the folder keeps them, and another
             call adds to them.
-        config: of every training.
+        config: of every training, where a task has no other.
         out: folder of the run: `candidates/` with a file for each that is done, and the table.
         where: in processes of this machine, or as tasks of a Ray cluster that this process may join.
         jobs: trainings at a time on this machine; Ray decides by itself.
@@ -77,6 +84,7 @@ def measure(
 
     Raises:
         UsageError: if an argument does not fit, or `out` holds a run of other arguments.
+        UnknownNameError: if a task, or an option of one, does not exist.
         MissingExtraError: if pyarrow, or Ray where it is asked for, is not installed.
         DataError: if no candidate could be measured.
     """
@@ -91,10 +99,16 @@ def measure(
     codes, folder = space.draw(count, seed), Path(out)
     given = [space.check(code) for code in further]
     for task in tasks:
-        registry.create(task.kind, **task.options)  # says what is wrong with the data before any worker starts
+        registry.create(task.kind, **task.options)  # says what is wrong before any worker starts
+        _config_of(task, config)
     _open_folder(folder, space, tasks, config, seed, resume=resume)
     codes = _with_further(folder, space, codes, given)
-    done = {at: row for at, code in enumerate(codes) if (row := _read_row(_row_file(folder, code), code)) is not None}
+    tabled = _tabled_rows(folder / TABLE_FILE, list(codes[0]))
+    done = {}
+    for at, code in enumerate(codes):
+        row = _read_row(_row_file(folder, code), code) or tabled.get(tuple(code_key(code)))
+        if row is not None:
+            done[at] = row
     orders = {at: (space, code, list(tasks), config) for at, code in enumerate(codes) if at not in done}
     for at, result in run_jobs(measure_one, orders, RayCluster() if where == "ray" else Processes(jobs)):
         row = result or {"code": code_key(codes[at]), "values": {}, "error": f"its worker was lost {TRIES} times"}
@@ -103,6 +117,14 @@ def measure(
         if tell is not None:
             tell(len(done), len(codes), row)
     return _write_table(folder / TABLE_FILE, codes, [done[at] for at in range(len(codes))])
+
+
+def _config_of(order: TaskOrder, config: TrainConfig) -> TrainConfig:
+    known = [one.name for one in fields(config)]
+    for name in order.train:
+        if name not in known:
+            raise UnknownNameError("option of a training", name, known)
+    return replace(config, **order.train)
 
 
 def _row_file(folder: Path, code: Mapping[str, Any]) -> Path:
@@ -132,7 +154,7 @@ def _open_folder(
     order = {
         "model": space.model,
         "choices": {name: list(values) for name, values in space.choices.items()},
-        "tasks": [asdict(task) for task in tasks],
+        "tasks": [task.to_dict() for task in tasks],
         "train": config.to_dict(),
         "seed": seed,
     }
@@ -164,6 +186,23 @@ def _read_row(path: Path, code: Mapping[str, Any]) -> dict[str, Any] | None:
         return row if row["code"] == code_key(code) and isinstance(row["values"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _tabled_rows(path: Path, names: Sequence[str]) -> dict[tuple[float, ...], dict[str, Any]]:
+    """The rows of a table that was written before, by their codes; none if it is missing or damaged."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+        found = {}
+        for row in rows:
+            code, error = [float(row.pop(name)) for name in names], row.pop("error")
+            values = {name: value for name, value in row.items() if math.isfinite(value)}
+            found[tuple(code)] = {"code": code, "values": values, "error": error}
+        return found
+    except (OSError, pyarrow.ArrowException, KeyError, TypeError):
+        return {}
 
 
 def measure_one(
@@ -200,7 +239,7 @@ def _measure_on(
     from tenfold.search.signals import zero_cost_signals
     from tenfold.train import fit
 
-    task = tasks.create(order.kind, **order.options)
+    config, task = _config_of(order, config), tasks.create(order.kind, **order.options)
     architecture = space.architecture(code, per_pixel=task.per_pixel)
     torch.manual_seed(config.seed)
     network = build(architecture, num_classes=task.describe()["num_outputs"], in_channels=task.input_shape[0])

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.errors import DataError, UnknownNameError, UsageError, require
-from tenfold.search.code_features import log_code, size_features
-from tenfold.search.code_spaces import MULTIRES, Codes, CodeSpace
-from tenfold.search.gaussian_process import GaussianProcess, View
+from tenfold.search.code_features import views_of
+from tenfold.search.code_spaces import Codes, CodeSpace
+from tenfold.search.gaussian_process import GaussianProcess
 from tenfold.search.predictor_network import PredictorNetwork, train_predictor
 from tenfold.search.propagation import Standard
 
@@ -139,7 +139,7 @@ class MlpPredictor(Predictor):
 
 
 class GpPredictor(Predictor):
-    """A Gaussian process, for multi-resolution codes over their logarithms and over what follows from them.
+    """A Gaussian process over what `views_of` tells of a code.
 
     Args:
         space: of the codes.
@@ -157,7 +157,7 @@ class GpPredictor(Predictor):
     def fit(self, codes: Codes, values: Array, aside: Array | None = None) -> GpPredictor:
         """See `Predictor.fit`; the other metrics are not used."""
         _check_rows(codes, values)
-        views: list[View] = [log_code, size_features] if self.space is MULTIRES else [_as_is]
+        views = views_of(self.space) or [_as_is]
         points, targets = torch.from_numpy(self.space.to_points(codes)), torch.from_numpy(values)
         self._ceiling = targets.max() + _HEADROOM * targets.std().clamp_min(1e-9)
         if self._warped:
@@ -183,7 +183,7 @@ class GpPredictor(Predictor):
 
 
 class BoostingPredictor(Predictor):
-    """Gradient-boosted trees, over a code and for multi-resolution codes what follows from it.
+    """Gradient-boosted trees, over a code and what `views_of` tells of it.
 
     The deviation is that of a fifth of the rows, held out in a trial, the same for all codes: trees say nothing of
     where they are.
@@ -217,9 +217,7 @@ class BoostingPredictor(Predictor):
 
     def _columns(self, codes: Codes) -> Array:
         points = torch.from_numpy(self.space.to_points(codes))
-        if self.space is not MULTIRES:
-            return points.numpy()
-        return torch.cat([points, log_code(points), size_features(points)], 1).numpy()
+        return torch.cat([points, *(view(points) for view in views_of(self.space))], 1).numpy()
 
 
 class BlendPredictor(Predictor):

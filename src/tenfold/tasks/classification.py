@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.data import Augmentation, Dataset, Draws, Preprocess, open_dataset, prefetch, stratified_order
-from tenfold.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_side
-from tenfold.errors import DataError, UnknownNameError
+from tenfold.errors import DataError
 from tenfold.tasks.epochs import (
     Rows,
     check_positive,
@@ -22,16 +21,14 @@ from tenfold.tasks.epochs import (
     evaluation_rows,
     training_rows,
 )
+from tenfold.tasks.preparation import Augment, check_choices, prepare
 from tenfold.tasks.registry import register
 from tenfold.tasks.task import Task
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-Augment = Literal["auto", "none", "pad", "resized"]
-
 _FILE_SIZE = 224
-_CROP_FRACTION = 224 / 256  # of the short side, as in the usual ImageNet evaluation
 
 
 class Classification(Task):
@@ -253,45 +250,23 @@ def classify(
         UsageError: if an option has a value that is not allowed.
         DataError: if the data is missing, damaged, or laid out in another way.
     """
-    if image_size is not None:
-        check_side("image_size", image_size)
-    if augment not in get_args(Augment):
-        raise UnknownNameError("augment", str(augment), get_args(Augment))
+    check_choices(image_size, augment)
     dataset = open_dataset(
         data, eval_fraction=eval_fraction, split_seed=split_seed, skip_bad=skip_bad, progress=progress
     )
-    size = image_size or dataset.size or _FILE_SIZE
-    if resize is None:
-        resize = size if dataset.size else round(size / _CROP_FRACTION)
-    if channels is None:
-        channels = 1 if dataset.channels == 1 else 3
-    usual_mean, usual_std = _usual_statistics(dataset, channels)
-    preprocess = Preprocess(
-        size=size,
+    preprocess, augmentation = prepare(
+        dataset,
+        file_size=_FILE_SIZE,
+        image_size=image_size,
         resize=resize,
-        mean=tuple(mean) if mean is not None else usual_mean,
-        std=tuple(std) if std is not None else usual_std,
+        mean=mean,
+        std=std,
         interpolation=interpolation,
         channels=channels,
         pixels=pixels,
-    )
-    crop = ("pad" if dataset.size else "resized") if augment == "auto" else augment
-    augmentation = Augmentation(
-        crop=crop,
-        padding=(dataset.size or size) // 8,
-        flip=flip if flip is not None else dataset.flip and crop != "none",
+        augment=augment,
+        flip=flip,
         rand_augment=rand_augment,
-        fill=(0,) * channels if pixels else tuple(round(255 * value) for value in preprocess.mean),
         erasing=erasing,
     )
     return Classification(dataset, preprocess, augmentation, subset=subset)
-
-
-def _usual_statistics(dataset: Dataset, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and spread of the data, else of ImageNet, brought to the number of channels."""
-    mean, std = dataset.mean or IMAGENET_MEAN, dataset.std or IMAGENET_STD
-    if len(mean) == channels:
-        return mean, std
-    if channels == 3:
-        return mean * 3, std * 3
-    return (sum(mean) / len(mean),), (sum(std) / len(std),)

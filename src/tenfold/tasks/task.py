@@ -41,6 +41,8 @@ class Task(Protocol):
     """Key of `metrics()` that decides which network is best; larger is better."""
     per_pixel: bool = False
     """Whether the network answers for each pixel, and not once for each image."""
+    images_per_answer: int = 1
+    """Images in a row that have one answer together, such as the frames of a clip; `infer` and `loss` join them."""
     takes: str = "image"
     """What the network takes: an "image", or a "window" of a video with its masks and flows."""
 

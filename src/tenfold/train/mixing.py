@@ -31,6 +31,11 @@ def create_mixing(config: TrainConfig, task: Task) -> Mixing | None:
             f"mixup = {config.mixup:g} and cutmix = {config.cutmix:g}: they mix labels of whole images, and the task "
             f"{task.name!r} has one for each pixel. Set both to 0."
         )
+    if task.images_per_answer > 1:
+        raise UsageError(
+            f"mixup = {config.mixup:g} and cutmix = {config.cutmix:g}: they mix images that have a label each, and in "
+            f"the task {task.name!r} {task.images_per_answer} images have one together. Set both to 0."
+        )
     num_outputs = int(task.describe()["num_outputs"])
     choices: list[Mixing] = []
     if config.mixup > 0:
