@@ -154,8 +154,8 @@ def test_wrong_usage_says_what_to_do(tenfold, words, code, message):
     assert message in done.words
 
 
-def test_a_folder_without_images_is_named(tenfold, tmp_path):
-    done = tenfold("predict", "net.onnx", tmp_path)
+def test_a_folder_without_images_is_named(tenfold, run_folder, tmp_path):
+    done = tenfold("predict", run_folder / "compact.onnx", tmp_path)
     assert done.code == 1
     assert "holds no images" in done.words
 

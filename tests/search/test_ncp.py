@@ -11,6 +11,7 @@ from tenfold import build
 from tenfold.cost import Budget, profile
 from tenfold.errors import BudgetError, CheckpointError, UnknownNameError, UsageError
 from tenfold.search.code_costs import CodeCosts
+from tenfold.search.code_spaces import NAS_BENCH_201
 from tenfold.search.ncp import search_ncp
 from tenfold.search.predictors import PREDICTORS, create_predictor
 from tenfold.search.scoring import NcpConfig, Target
@@ -78,3 +79,18 @@ def test_what_cannot_be_searched_is_said():
         Target.parse("seg=-1")
     with pytest.raises(UsageError, match="above zero"):
         CodeCosts(num_classes=0)
+
+
+def test_of_a_small_space_every_code_is_asked_about():
+    space = NAS_BENCH_201
+    worth = np.random.default_rng(5).normal(size=(6, 5))
+    codes = np.unique(space.random(80, np.random.default_rng(6)), axis=0)
+    table = Table(space=space, codes=codes, metrics={"task": {"top1": worth[np.arange(6), codes].sum(1)}})
+    config = NcpConfig(predictor="gp", caution=-1.0, proposals=4, cost_weights=(0.0,))
+    proposed = search_ncp(table, [Target(name="task")], config=config).proposed
+    everything = space.everything()
+    assert len(np.unique(everything, axis=0)) == space.size == len(everything)
+    fitted = create_predictor("gp", space).fit(codes, table.column("task")).predict(everything)
+    known = (everything[:, None] == codes).all(2).any(1)
+    best = everything[np.argsort(-np.where(known, -np.inf, fitted.mean + fitted.std), kind="stable")[:4]]
+    assert [one.code for one in proposed] == [tuple(map(int, code)) for code in best]

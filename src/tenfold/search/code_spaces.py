@@ -67,6 +67,10 @@ class CodeSpace(ABC):
         """Codes (count, L), each number drawn uniformly."""
         return np.stack([rng.choice(one, count) for one in self.choices], 1)
 
+    def everything(self) -> Codes:
+        """All codes (size, L), of a space that is small enough to hold them."""
+        return np.stack(np.meshgrid(*self.choices, indexing="ij"), -1).reshape(-1, len(self.names))
+
     def neighbours(self, code: Codes) -> Codes:
         """All codes (M, L) that one edit leads to."""
         found = []

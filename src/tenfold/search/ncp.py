@@ -5,6 +5,8 @@ then single edits finish what rounding has left. What is maximised is a weighted
 estimates (mean minus a number of deviations) in units of each target's own spread, so that propagation does not end
 where a predictor knows least. The cost is counted from the code; a budget is never exceeded.
 
+A space of no more than 20,000 codes is asked about as a whole instead.
+
 Several rounds weigh the cost differently and together give a Pareto front. A round that is done is in the run folder; a
 search that was killed does only the others.
 """

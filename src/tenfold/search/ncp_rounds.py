@@ -21,6 +21,8 @@ from tenfold.search.tables import Table
 
 Array = NDArray[np.float64]
 _OVERSPENT = 5.0
+_ASKED_WHOLE = 20_000
+"""Codes of a space in which every code is asked about, which is surer than to move through it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class Rounds:
             cost_weight: see `COST_WEIGHTS`.
             given: how many of the known codes are the user's own starts.
         """
+        if self._space.size <= _ASKED_WHOLE:
+            return self._space.everything()
         half = -(-self._config.starts // 2)
         starts = np.concatenate([self._known[:given], self._ranked[:half], self._random[: self._config.starts - half]])
         candidates = starts
