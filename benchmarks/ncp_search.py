@@ -10,6 +10,8 @@ code when none is better). Also in one go: 100 or 500 random codes, and then the
 "nas-bench-mr": no code but those of the table can be measured; a judge that no search saw (CatBoost and SVR with
 features, fitted on all rows) says what found codes are worth. Searches learn from the official 2005 rows. The authors'
 way is propagation along their perceptron from their start, believing it; ours has the same multiply-adds as a budget.
+Beside the judge stands what was really measured: of the code itself where the table has it, and the mean of the five
+codes of the table that are nearest to it.
 Recorded in results/ncp_search.json, drawn in docs/images/ncp_regret.png.
 """
 
@@ -239,6 +241,18 @@ def on_nas_bench_mr(path: Path, tasks: tuple[str, ...], seed: int, judges: dict[
     }
 
 
+def measured_near(table: Any, code: list[int], tasks: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """What the table says of a code (None where it is not there), and of the five codes nearest to it, in octaves."""
+    found: dict[str, dict[str, Any]] = {"itself": {}, "nearest": {}}
+    for task in tasks:
+        rows = table.rows(task)
+        distance = np.linalg.norm(np.log2(table.codes[rows]) - np.log2(code), axis=1)
+        near = rows[np.argsort(distance, kind="stable")[:5]]
+        found["nearest"][task] = float(table.column(task)[near].mean())
+        found["itself"][task] = float(table.column(task)[near[0]]) if distance.min() == 0 else None
+    return found
+
+
 def draw(record: dict[str, Any]) -> None:
     """Regret against measurements, mean over seeds."""
     from matplotlib.figure import Figure
@@ -271,6 +285,8 @@ def main() -> None:
     """Do what is missing in the results, one after another."""
     import torch
 
+    from tenfold.search import read_table
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path, required=True, help="folder with nas_bench_201.npz and nas_bench_mr.npz")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -300,12 +316,16 @@ def main() -> None:
     judges: dict[str, Judge] = {}
     wanted = [((task,), seed) for seed in SEEDS[:3] for task in TASKS] + [(tasks, 0) for tasks in JOINT]
     for tasks, seed in missing(wanted, record["multires"], "tasks", "seed"):
-        from tenfold.search import read_table
-
         judges = judges or {task: Judge(read_table(multires), task) for task in TASKS}
         record["multires"].append(on_nas_bench_mr(multires, tasks, seed, judges))
         print(f"{', '.join(tasks)}, seed {seed}: {record['multires'][-1]['judged']}", flush=True)
         keep()
+
+    for run in record["multires"]:
+        if "measured" not in run:
+            table = read_table(multires)
+            run["measured"] = {name: measured_near(table, code, TASKS) for name, code in run["codes"].items()}
+    keep()
 
 
 def missing(wanted: list[tuple[Any, Any]], done: list[dict[str, Any]], *keys: str) -> Iterator[tuple[Any, Any]]:

@@ -6,11 +6,12 @@ import signal
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import dying_worker
-from tenfold.errors import MissingExtraError, UsageError
+from tenfold.errors import MissingExtraError, TenfoldError, UsageError
 from tenfold.jobs import Processes, RayCluster, run_jobs
 
 
@@ -63,3 +64,31 @@ def test_a_job_whose_worker_is_lost_is_tried_again_on_ray(tmp_path, monkeypatch)
         assert dict(run_jobs(dying_worker.work, orders, RayCluster())) == {"a": 0, "killed": 1, "hopeless": None}
     finally:
         ray.shutdown()
+
+
+def test_a_cluster_that_is_lost_is_told_and_not_replaced(monkeypatch):
+    """As Ray's client does it when the other side is gone: each call raises, and another would start a new cluster."""
+
+    class Ray:
+        exceptions = SimpleNamespace(
+            WorkerCrashedError=KeyError, NodeDiedError=KeyError, OutOfMemoryError=KeyError, RayTaskError=KeyError
+        )
+        asked = 0
+
+        def is_initialized(self):
+            return True
+
+        def remote(self, **options):
+            return lambda work: SimpleNamespace(remote=lambda *order: order)
+
+        def wait(self, running, num_returns):
+            self.asked += 1
+            raise ConnectionError("gone")
+
+        cancel = None  # must not be called
+
+    ray = Ray()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(TenfoldError, match=r"was lost \(ConnectionError\); jobs waiting or at work: 2"):
+        list(run_jobs(dying_worker.work, {0: (1,), 1: (2,)}, RayCluster()))
+    assert ray.asked == 1

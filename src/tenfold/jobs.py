@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, TypeVar
 
-from tenfold.errors import UsageError, require
+from tenfold.errors import TenfoldError, UsageError, require
 
 TRIES = 3
 """How often a job is begun whose worker is lost each time."""
@@ -74,6 +74,7 @@ def run_jobs(
 
     Raises:
         UsageError: if the Ray cluster cannot be reached.
+        TenfoldError: if it is lost.
         MissingExtraError: if Ray is not installed.
     """
     return _in_processes(work, orders, where.count) if isinstance(where, Processes) else _on_ray(work, orders, where)
@@ -151,17 +152,26 @@ def _on_ray(
                 "that all machines have the same versions of Python, Ray and Tenfold."
             ) from error
     remote = ray.remote(num_cpus=1, num_gpus=cluster.gpus, max_retries=TRIES - 1)(work)
-    running = {remote.remote(*order): key for key, order in orders.items()}
-    lost = ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError
+    worker_lost = ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError
+    running: dict[Any, Key] = {}
     try:
+        running = {remote.remote(*order): key for key, order in orders.items()}
         while running:
-            ready, _ = ray.wait(list(running), num_returns=1)
-            for one in ready:
-                key = running.pop(one)
+            for one in ray.wait(list(running), num_returns=1)[0]:
                 try:
-                    yield key, ray.get(one)
-                except lost:
-                    yield key, None
+                    result: Result | None = ray.get(one)
+                except worker_lost:
+                    result = None
+                yield running.pop(one), result
+    except (GeneratorExit, ray.exceptions.RayTaskError):  # nobody listens any more; or the work itself failed
+        raise
+    except Exception as error:  # a connection that breaks raises many kinds
+        left = len(running)
+        running.clear()  # a call for them would start a cluster on this machine
+        raise TenfoldError(
+            f"the Ray cluster was lost ({type(error).__name__}); jobs waiting or at work: {left}. See that it runs "
+            "(`ray status`), and start again: what is done is kept."
+        ) from error
     finally:
         for one in running:
             ray.cancel(one)
