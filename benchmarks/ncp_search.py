@@ -129,7 +129,7 @@ def in_one_go(path: Path, seed: int, count: int) -> dict[str, Any]:
     while len(asked.known) < count:
         asked.ask(asked.space.random(1, rng)[0])
     best = asked.best[-1]
-    config = NcpConfig(predictor="gp", caution=0.0, proposals=1, cost_weights=(0.0,), seed=seed)
+    config = NcpConfig(proposals=1, cost_weights=(0.0,), seed=seed)
     (found,) = search_ncp(_table(asked), [Target(name=TASK_201)], config=config).proposed
     mean, deviation = found.estimates[TASK_201]
     return {"best_of_table": best, "found": asked.ask(found.code), "estimate": mean, "deviation": deviation}

@@ -95,6 +95,7 @@ def _on_nas_bench_mr(runs: list[dict[str, Any]]) -> str:
     for tasks, found in groups.items():
         for task in tasks:
             cells = [_spread([run["judged"][way][task] for run in found]) for way in _WAYS]
+            cells.insert(2, _spread([run["random_best"][task] for run in found]))
             near = [_spread([run["measured"][way]["nearest"][task] for run in found]) for way in _WAYS[2:]]
             promised = [
                 _spread([run["promised"][way] for run in found]) if task == tasks[0] else "" for way in _WAYS[2:]
@@ -119,8 +120,8 @@ def _on_nas_bench_mr(runs: list[dict[str, Any]]) -> str:
         "weights of the cost).\n\n"
         + table(
             [
-                "judged", "start", "best of the table", "authors' way", "found", "measured near authors'",
-                "measured near found", "authors' promised", "found promised",
+                "judged", "start", "best of the table", "best of 200 random", "authors' way", "found",
+                "measured near authors'", "measured near found", "authors' promised", "found promised",
             ],
             rows,
         )
