@@ -83,6 +83,28 @@ def ncp_search(record: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def ncp_speed(record: dict[str, Any]) -> str:
+    """What doing things side by side saves, and what a fit costs."""
+    rows = [
+        [
+            name,
+            f"{row['straight_ms'] / 1000:.2f}",
+            f"{row['ours_ms'] / 1000:.2f}",
+            f"{row['median_ratio']:.2f}",
+            f"{100 * row['same_codes']:.0f} %" if "same_codes" in row else "",
+        ]
+        for name, row in record["results"].items()
+    ]
+    fits = [[kind, f"{seconds:.1f}"] for kind, seconds in record["fit_seconds"].items()]
+    return (
+        f"One thread, {record['rounds']} rounds in turn, {record['rows']} rows of the task {record['task']}. mlp is the "
+        "authors' perceptron, gp our Gaussian process.\n\n"
+        + table(["", "one after another, s", "side by side, s", "ratio", "same codes visited"], rows)
+        + "\n\n"
+        + table(["fit of", "CPU seconds"], fits)
+    )
+
+
 _WAYS = ("start", "best of the table", "authors' way", "found")
 
 
