@@ -97,7 +97,7 @@ def ncp_speed(record: dict[str, Any]) -> str:
     ]
     fits = [[kind, f"{seconds:.1f}"] for kind, seconds in record["fit_seconds"].items()]
     return (
-        f"One thread, {record['rounds']} rounds in turn, {record['rows']} rows of the task {record['task']}. mlp is the "
+        f"One thread, {record['rounds']} rounds in turn, {record['rows']} rows of {record['task']}. mlp is the "
         "authors' perceptron, gp our Gaussian process.\n\n"
         + table(["", "one after another, s", "side by side, s", "ratio", "same codes visited"], rows)
         + "\n\n"
