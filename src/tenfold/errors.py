@@ -51,7 +51,7 @@ class UnknownNameError(UsageError, LookupError):
         message = f"unknown {kind} {name!r}."
         if near:
             message += f" Did you mean {', '.join(near)}?"
-        elif len(choices) <= 12:
+        elif 0 < len(choices) <= 12:
             message += f" Allowed: {', '.join(choices)}."
         if hint:
             message += f" {hint}"

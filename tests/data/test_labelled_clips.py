@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tenfold.data import Augmentation, Draws, Preprocess
-from tenfold.data.labelled_clips import LabelledClips, PictureFolder, open_clip_source, open_labelled_clips
+from tenfold.data.labelled_clips import LabelledClips, PictureFolder, VideoFile, open_clip_source, open_labelled_clips
 from tenfold.errors import DataError, MissingDataError, UnknownNameError
 
 LOOK = Preprocess(size=16, resize=16, mean=(0.5,), std=(0.25,), channels=1)
@@ -104,10 +104,11 @@ def test_a_damaged_video_is_named(tmp_path):
     pytest.importorskip("av", reason="needs the extra video")
     from video_files import write_video
 
-    whole = write_video(tmp_path / "whole.mp4")
-    (tmp_path / "half.mp4").write_bytes(whole.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r"half\.mp4"):
-        open_clip_source(tmp_path / "half.mp4").read(np.array([0.5]))
+    whole = write_video(tmp_path / "whole.mkv")
+    (tmp_path / "half.mkv").write_bytes(whole.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"half\.mkv"):
+        open_clip_source(tmp_path / "half.mkv").read(np.array([0.5]))
+    assert len(VideoFile(tmp_path / "half.mkv", "skip").read(np.array([0.1, 0.9]))) == 2
 
 
 def test_a_picture_is_a_clip_of_one_frame(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tenfold.data.archives import SUFFIXES as ARCHIVES
@@ -59,14 +60,18 @@ def open_dataset(
         return load_digits(0.2 if eval_fraction is None else eval_fraction, split_seed)
     if str(data).startswith(PREFIX):
         return load_torchvision(str(data).removeprefix(PREFIX))
-    folder = find_folder(data)
+    folder = find_folder(data, (DIGITS, *(PREFIX + name for name in TORCHVISION)))
     if archive := _archive(folder, "train"):
         return _from_archives(folder, archive, progress)
     return _from_files(folder, eval_fraction, split_seed, skip_bad, progress)
 
 
-def find_folder(data: str | Path) -> Path:
+def find_folder(data: str | Path, known: Sequence[str] = ()) -> Path:
     """The folder a name stands for: itself, or one of that name inside TENFOLD_DATA.
+
+    Args:
+        data: the name, or a path.
+        known: names of other data that might have been meant, for the message.
 
     Raises:
         UnknownNameError: if it is a bare name that is nowhere.
@@ -84,9 +89,8 @@ def find_folder(data: str | Path) -> Path:
     if Path(data).name != str(data):
         raise MissingDataError(f"there is no data folder at {data}. Check the path.")
     inside = [entry.name for entry in Path(root).iterdir() if entry.is_dir()] if root and Path(root).is_dir() else []
-    names = [DIGITS, *inside, *(PREFIX + name for name in TORCHVISION)]
     where = f"the folder {root} (TENFOLD_DATA)" if root else "TENFOLD_DATA (not set)"
-    raise UnknownNameError("data set", str(data), names, f"It is no folder here, nor in {where}.")
+    raise UnknownNameError("data set", str(data), [*known, *inside], f"It is no folder here, nor in {where}.")
 
 
 def _archive(folder: Path, part: str) -> Path | None:

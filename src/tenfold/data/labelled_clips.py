@@ -27,7 +27,7 @@ from tenfold.data.dataset import Dataset, split_images
 from tenfold.data.draws import Draws
 from tenfold.data.images import SUFFIXES, load_image
 from tenfold.data.preprocess import Preprocess, channels_first
-from tenfold.data.video import VideoReader
+from tenfold.data.video import Damage, VideoReader
 from tenfold.errors import DataError, MissingDataError, require
 
 VIDEO_SUFFIXES = frozenset(
@@ -48,26 +48,34 @@ class ClipSource(Protocol):
 
 
 class VideoFile:
-    """A clip in a video file."""
+    """A clip in a video file.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file.
+        damage: "refuse" a damaged file, or "skip" what cannot be decoded.
+    """
+
+    def __init__(self, path: Path, damage: Damage = "refuse") -> None:
+        self._path, self._damage = path, damage
 
     @cached_property
     def _length(self) -> int:
-        with VideoReader(self.path) as video:
-            return video.info.frames or sum(1 for _ in video)
+        with VideoReader(self._path, damage=self._damage) as video:
+            counted = video.info.frames if self._damage == "refuse" else None
+            return counted or sum(1 for _ in video)
 
     def read(self, shares: NDArray[np.float64]) -> list[Image.Image]:
         """See `ClipSource`; decodes up to the last frame that is wanted.
 
         Raises:
             MissingDataError: if the file is not there.
-            DataError: if it is no video, or damaged.
+            DataError: if it is no video, damaged, or without any frame.
         """
+        if not self._length:
+            raise DataError(f"no frame of {self._path} can be decoded. Fetch it again, or remove it from the data.")
         wanted = _places(shares, self._length)
         found: dict[int, Image.Image] = {}
-        with VideoReader(self.path) as video:
+        with VideoReader(self._path, damage=self._damage) as video:
             for frame in video:
                 last = Image.fromarray(frame.image)
                 if frame.index in wanted:
@@ -170,7 +178,12 @@ class LabelledClips:
 
 
 def open_labelled_clips(
-    data: str | Path | None, frames: int, *, eval_fraction: float = 0.2, split_seed: int = 0
+    data: str | Path | None,
+    frames: int,
+    *,
+    eval_fraction: float = 0.2,
+    split_seed: int = 0,
+    damage: Damage = "refuse",
 ) -> Dataset:
     """Clips of classes, in two parts.
 
@@ -180,6 +193,7 @@ def open_labelled_clips(
         frames: taken of each clip.
         eval_fraction: part kept for evaluation where the data has no split of its own; 0 evaluates on all.
         split_seed: another seed gives another split.
+        damage: "refuse" damaged videos, or "skip" what cannot be decoded.
 
     Raises:
         UnknownNameError: if a bare name is nowhere.
@@ -189,12 +203,12 @@ def open_labelled_clips(
     """
     if data is None or data == WANDERING_DIGITS:
         return _wandering_digits(frames, eval_fraction, split_seed)
-    folder = find_folder(data)
+    folder = find_folder(data, (WANDERING_DIGITS,))
     part = next((folder / name for name in EVALUATION if (folder / name).is_dir()), None)
     has_train = (folder / "train").is_dir()
-    train, labels = _scan(folder / "train" if has_train else folder, frames)
+    train, labels = _scan(folder / "train" if has_train else folder, frames, damage)
     if has_train and part is not None:
-        evaluation, _ = _scan(part, frames, labels)
+        evaluation, _ = _scan(part, frames, damage, labels)
         return Dataset(name=folder.name, labels=labels, train=train, evaluation=evaluation)
     train, evaluation = split_images(train, eval_fraction, split_seed)
     return Dataset(
@@ -202,7 +216,9 @@ def open_labelled_clips(
     )  # fmt: skip
 
 
-def _scan(folder: Path, frames: int, labels: Sequence[str] | None = None) -> tuple[LabelledClips, tuple[str, ...]]:
+def _scan(
+    folder: Path, frames: int, damage: Damage, labels: Sequence[str] | None = None
+) -> tuple[LabelledClips, tuple[str, ...]]:
     places = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     names = tuple(place.name for place in places) if labels is None else tuple(labels)
     if len(names) < 2:
@@ -218,7 +234,7 @@ def _scan(folder: Path, frames: int, labels: Sequence[str] | None = None) -> tup
                 f"{folder} has the class {place.name!r}, which the training part does not have. Both parts must use "
                 "the same folder names."
             )
-        found = _clips_of(place)
+        found = _clips_of(place, damage)
         if not found:
             raise MissingDataError(
                 f"the class {place.name!r} is empty: {place} holds neither video files "
@@ -229,14 +245,14 @@ def _scan(folder: Path, frames: int, labels: Sequence[str] | None = None) -> tup
     return LabelledClips(clips, targets, frames), names
 
 
-def _clips_of(place: Path) -> list[ClipSource]:
+def _clips_of(place: Path, damage: Damage) -> list[ClipSource]:
     found: list[ClipSource] = []
     for entry in sorted(entry for entry in place.iterdir() if not entry.name.startswith(".")):
         if entry.is_dir():
             if pictures := numbered_pictures(entry):
                 found.append(PictureFolder(pictures))
         elif entry.suffix.lower() in VIDEO_SUFFIXES:
-            found.append(VideoFile(entry))
+            found.append(VideoFile(entry, damage))
     return found
 
 

@@ -233,7 +233,7 @@ class VideoReader:
         if not self._skips:
             raise DataError(
                 f"the video {self.path} is damaged ({error or 'a frame could not be decoded whole'}). Fetch it again, "
-                "or go on with what can be decoded (damage='skip', on the command line --damage skip)."
+                "or go on with what can be decoded (damage='skip': --damage skip, or --set task.damage=skip)."
             ) from error
 
     def _check_size(self, width: int, height: int) -> None:

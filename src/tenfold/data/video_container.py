@@ -70,7 +70,7 @@ def _check_whole(file: BinaryIO, path: Path) -> None:
     if declared is not None and declared > length:
         raise DataError(
             f"the video {path} is cut short: it has {length:,} of {declared:,} bytes. Fetch it again, or go on with "
-            "what is there (damage='skip', on the command line --damage skip)."
+            "what is there (damage='skip': --damage skip, or --set task.damage=skip)."
         )
 
 

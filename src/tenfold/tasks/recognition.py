@@ -115,6 +115,7 @@ def recognize(
     subset: int | None = None,
     eval_fraction: float = 0.2,
     split_seed: int = 0,
+    damage: Literal["refuse", "skip"] = "refuse",
 ) -> Recognition:
     """The recognition task on some clips.
 
@@ -136,6 +137,7 @@ def recognize(
         subset: number of training clips to use, the classes in proportion.
         eval_fraction: part kept for evaluation where the data has no split of its own; 0 evaluates on all clips.
         split_seed: of that split; not the seed of the training.
+        damage: "refuse" damaged videos, or "skip" what cannot be decoded of them.
 
     Raises:
         UsageError: if an option has a value that is not allowed.
@@ -145,8 +147,10 @@ def recognize(
         raise UsageError(f"frames is {frames}; allowed is 1 to {_MOST_FRAMES} of a clip.")
     if not 0 <= eval_fraction < 1:
         raise UsageError(f"eval_fraction is {eval_fraction}; allowed is 0 up to below 1.")
+    if damage not in ("refuse", "skip"):
+        raise UsageError(f"damage is {damage!r}; allowed are 'refuse' and 'skip'.")
     check_choices(image_size, augment)
-    dataset = open_labelled_clips(data, frames, eval_fraction=eval_fraction, split_seed=split_seed)
+    dataset = open_labelled_clips(data, frames, eval_fraction=eval_fraction, split_seed=split_seed, damage=damage)
     preprocess, augmentation = prepare(
         dataset,
         file_size=_FILE_SIZE,
