@@ -16,7 +16,7 @@ from write_compfeat import compfeat_sprites
 from write_deepvit import deepvit_cifar10, reattention
 from write_following import damaged_videos, following
 from write_inpainting import erase, inpainting, inpainting_speed, tsam_streaming
-from write_searches import ncp_predictors, ncp_search, ncp_speed
+from write_searches import autospace_cifar10, ncp_own_tasks, ncp_predictors, ncp_search, ncp_speed
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
@@ -415,6 +415,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("ncp_predictors", "Predictors on NAS-Bench-MR", ncp_predictors),
     ("ncp_search", "Searches at the same number of measurements", ncp_search),
     ("ncp_speed", "Searching: one after another, and side by side", ncp_speed),
+    ("ncp_own_tasks", "A table of one's own, and a search in it", ncp_own_tasks),
+    ("autospace_cifar10", "AutoSpace: an evolved space against a hand-made one", autospace_cifar10),
     ("inpainting", "Video inpainting", inpainting),
     ("inpainting_speed", "What `tenfold inpaint` costs a process", inpainting_speed),
     ("tsam_streaming", "TSAM in a stream and window by window", tsam_streaming),
