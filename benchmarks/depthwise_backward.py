@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from record import machine, write_record
+from record import beside, machine, write_record
 from tenfold.cost import interleaved
 from tenfold.kernels.depthwise import depthwise_backward
 from tenfold.kernels.library import state
@@ -70,17 +70,8 @@ def main() -> None:
                 largest = float(expected.abs().max())
                 torch.testing.assert_close(got, expected, rtol=0, atol=largest * (1e-5 if name == "float32" else 1e-2))
             timings = interleaved({"pytorch": pytorch, "ours": ours}, rounds=arguments.rounds)
-            before, after = timings["pytorch"], timings["ours"]
-            rows.append(
-                {
-                    **dict(zip(("channels", "side", "kernel", "stride"), shape, strict=True)),
-                    "dtype": name,
-                    "pytorch_ms": round(before.median_ms, 2),
-                    "ours_ms": round(after.median_ms, 2),
-                    "median_ratio": round(after.median_ms / before.median_ms, 3),
-                    "minimum_ratio": round(after.minimum_ms / before.minimum_ms, 3),
-                }
-            )
+            case = dict(zip(("channels", "side", "kernel", "stride"), shape, strict=True))
+            rows.append({**case, "dtype": name, **beside(timings, "pytorch")})
             print(rows[-1], flush=True)
     facts = {"batch": BATCH, "threads": arguments.threads, "rounds": arguments.rounds, "kernels": state()[1]}
     write_record(RESULTS, {"machine": machine(), **facts, "results": rows})

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from record import machine, write_record
+from record import beside, machine, write_record
 from tenfold.cost import interleaved
 from tenfold.search import create_predictor, read_table
 from tenfold.search.predictors import MlpPredictor, Predictor
@@ -35,14 +35,7 @@ FITTED = ("mlp", "ensemble", "gp", "gp-warped", "lightgbm", "blend")
 
 def compared(straight: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> dict[str, float]:
     """Both in turns."""
-    timings = interleaved({"straight": straight, "ours": ours}, rounds=rounds)
-    first, second = timings["straight"], timings["ours"]
-    return {
-        "straight_ms": round(first.median_ms, 1),
-        "ours_ms": round(second.median_ms, 1),
-        "median_ratio": round(second.median_ms / first.median_ms, 3),
-        "minimum_ratio": round(second.minimum_ms / first.minimum_ms, 3),
-    }
+    return beside(interleaved({"straight": straight, "ours": ours}, rounds=rounds), "straight")
 
 
 def propagations(predictor: Predictor, codes: Any, rounds: int) -> dict[str, Any]:

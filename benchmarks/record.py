@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,17 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def beside(timings: Mapping[str, Any], other: str) -> dict[str, float]:
+    """Milliseconds of "ours" and of another way that it took turns with, and the ratios of the two."""
+    theirs, ours = timings[other], timings["ours"]
+    return {
+        f"{other}_ms": round(theirs.median_ms, 2),
+        "ours_ms": round(ours.median_ms, 2),
+        "median_ratio": round(ours.median_ms / theirs.median_ms, 3),
+        "minimum_ratio": round(ours.minimum_ms / theirs.minimum_ms, 3),
     }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from record import machine, write_record
+from record import beside, machine, write_record
 from tenfold import build
 from tenfold.cost import interleaved
 from tenfold.kernels.library import state, without_kernels
@@ -83,14 +83,7 @@ def compared(call: Callable[[], None], rounds: int) -> dict[str, Any]:
         with without_kernels():
             call()
 
-    timings = interleaved({"plain": plain, "ours": call}, rounds=rounds)
-    plain_time, ours = timings["plain"], timings["ours"]
-    return {
-        "plain_ms": round(plain_time.median_ms, 2),
-        "ours_ms": round(ours.median_ms, 2),
-        "median_ratio": round(ours.median_ms / plain_time.median_ms, 3),
-        "minimum_ratio": round(ours.minimum_ms / plain_time.minimum_ms, 3),
-    }
+    return beside(interleaved({"plain": plain, "ours": call}, rounds=rounds), "plain")
 
 
 def main() -> None:
