@@ -97,6 +97,7 @@ def test_a_budget_out_of_reach_says_the_smallest_that_can_be_reached(tenfold, tm
     done = tenfold("fit", *SMALL, "--method", "sat", "--budget", "bytes=1k", "--out", tmp_path / "run")
     assert done.code == 3
     assert "At 2 bits, the fewest, bytes: asked for 1,000, smallest" in done.words
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_checks_everything_and_writes_nothing(tenfold, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,7 +131,7 @@ def _train(recipe: Recipe, folder: Path, weights: Path | None, *, resume: bool, 
     prepare_for_training()
     from tenfold import train
     from tenfold.cli.output import is_first_process
-    from tenfold.cli.resolve import RUN_RECIPE, make_budget, make_methods, make_network, make_task
+    from tenfold.cli.resolve import make_budget, make_methods, make_network, make_task
     from tenfold.cli.starting_weights import start_from
     from tenfold.cli.summary import result_table
 
@@ -138,18 +139,17 @@ def _train(recipe: Recipe, folder: Path, weights: Path | None, *, resume: bool, 
     task = make_task(recipe)
     network = make_network(recipe, task)
     float_metrics = start_from(network, weights) if weights else None
-    if is_first_process() and not (folder / "config.json").exists():
-        train.write_recipe(recipe, folder / RUN_RECIPE)
-    result = train.fit(
-        network,
-        task,
-        methods,
-        budget,
-        config=recipe.train,
-        run_dir=folder,
-        resume=resume,
-        float_metrics=float_metrics,
-    )
+    with _written_recipe(recipe, folder) if is_first_process() else nullcontext():
+        result = train.fit(
+            network,
+            task,
+            methods,
+            budget,
+            config=recipe.train,
+            run_dir=folder,
+            resume=resume,
+            float_metrics=float_metrics,
+        )
     if as_json:
         keys = ("model", "metrics", "budget", "cost", "seed", "seconds")
         files = {"run": folder, "artifact": result.artifact, "report": folder / "report.html"}
@@ -158,6 +158,24 @@ def _train(recipe: Recipe, folder: Path, weights: Path | None, *, resume: bool, 
     to_stdout(result_table(result.report))
     to_stderr(f"\nreport    {folder / 'report.html'}\nartifact  {result.artifact}")
     to_stderr(f"[dim]next: tenfold export {result.artifact} -o net.onnx[/]")
+
+
+@contextmanager
+def _written_recipe(recipe: Recipe, folder: Path) -> Iterator[None]:
+    """Leave the recipe in the run folder from the beginning of a run; but not if the run does not even begin."""
+    from tenfold.cli.resolve import RUN_RECIPE
+    from tenfold.train import write_recipe
+
+    begun, path = folder / "config.json", folder / RUN_RECIPE
+    if not begun.exists():
+        write_recipe(recipe, path)
+    try:
+        yield
+    finally:
+        if not begun.exists():
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it holds something else
+                folder.rmdir()
 
 
 def _show_plan(recipe: Recipe, folder: Path, weights: Path | None, *, as_json: bool) -> None:
