@@ -154,6 +154,19 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
         CandidateSpace.multires(counts=5)
 
 
+def test_a_run_that_is_stopped_leaves_a_table_of_what_is_done(tmp_path, monkeypatch):
+    def stopped(work, orders, where):
+        yield from list(_here(work, dict(list(orders.items())[1:2]), where))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_jobs", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        measure(WIDTHS, DIGITS, count=3, config=CONFIG, out=tmp_path / "run")
+    columns = _columns(tmp_path / "run" / "table.parquet")
+    assert columns["width"] == [WIDTHS.draw(3, 0)[1]["width"]]
+    assert np.isfinite(columns["classify/top1"]).all()
+
+
 def test_a_task_may_be_trained_in_another_way(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "run_jobs", _here)
     longer = TaskOrder(kind=DIGITS[0].kind, options=DIGITS[0].options, train={"epochs": 4})

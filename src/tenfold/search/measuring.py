@@ -80,7 +80,7 @@ def measure(
         tell: called with (done, count, row) after each candidate.
 
     Returns:
-        The path of the table.
+        The path of the table; a run that is stopped leaves one of what is done.
 
     Raises:
         UsageError: if an argument does not fit, or `out` holds a run of other arguments.
@@ -110,13 +110,20 @@ def measure(
         if row is not None:
             done[at] = row
     orders = {at: (space, code, list(tasks), config) for at, code in enumerate(codes) if at not in done}
-    for at, result in run_jobs(measure_one, orders, RayCluster() if where == "ray" else Processes(jobs)):
-        row = result or {"code": code_key(codes[at]), "values": {}, "error": f"its worker was lost {TRIES} times"}
-        write_text(_row_file(folder, codes[at]), json.dumps(row) + "\n")
-        done[at] = row
-        if tell is not None:
-            tell(len(done), len(codes), row)
-    return _write_table(folder / TABLE_FILE, codes, [done[at] for at in range(len(codes))])
+    try:
+        for at, result in run_jobs(measure_one, orders, RayCluster() if where == "ray" else Processes(jobs)):
+            row = result or {"code": code_key(codes[at]), "values": {}, "error": f"its worker was lost {TRIES} times"}
+            write_text(_row_file(folder, codes[at]), json.dumps(row) + "\n")
+            done[at] = row
+            if tell is not None:
+                tell(len(done), len(codes), row)
+    finally:  # a run that is stopped leaves a table of what is done
+        rows = [(codes[at], done[at]) for at in sorted(done)]
+        if any(row["values"] for _, row in rows):
+            _write_table(folder / TABLE_FILE, rows)
+    if not any(row["values"] for _, row in rows):
+        raise DataError(f"no candidate could be measured. The first said: {rows[0][1]['error']}")
+    return folder / TABLE_FILE
 
 
 def _config_of(order: TaskOrder, config: TrainConfig) -> TrainConfig:
@@ -259,16 +266,14 @@ def _measure_on(
     return found
 
 
-def _write_table(path: Path, codes: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Path:
-    if not any(row["values"] for row in rows):
-        raise DataError(f"no candidate could be measured. The first said: {rows[0]['error']}")
+def _write_table(path: Path, rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    """A row for each code and what was measured of it."""
     import pyarrow
     import pyarrow.parquet
 
-    names = dict.fromkeys(name for row in rows for name in row["values"])
-    columns: dict[str, list[Any]] = {name: [code[name] for code in codes] for name in codes[0]}
-    columns |= {name: [float(row["values"].get(name, math.nan)) for row in rows] for name in names}
-    columns["error"] = [row["error"] for row in rows]
+    names = dict.fromkeys(name for _, row in rows for name in row["values"])
+    columns: dict[str, list[Any]] = {name: [code[name] for code, _ in rows] for name in rows[0][0]}
+    columns |= {name: [float(row["values"].get(name, math.nan)) for _, row in rows] for name in names}
+    columns["error"] = [row["error"] for _, row in rows]
     with written_whole(path) as part:
         pyarrow.parquet.write_table(pyarrow.table(columns), part, compression="zstd")
-    return path
