@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from tenfold.data import Augmentation, Draws, Preprocess
-from tenfold.data.labelled_clips import LabelledClips, PictureFolder, VideoFile, open_clip_source, open_labelled_clips
+from tenfold.data.clip_sources import PictureFolder, VideoFile, open_clip_source
+from tenfold.data.labelled_clips import LabelledClips, open_labelled_clips
 from tenfold.errors import DataError, MissingDataError, UnknownNameError
 
 LOOK = Preprocess(size=16, resize=16, mean=(0.5,), std=(0.25,), channels=1)

@@ -11,9 +11,7 @@ were images; all of a clip are cropped and mirrored alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,107 +20,17 @@ from PIL import Image
 from tenfold.data.arrays import channel_statistics
 from tenfold.data.augment import Augmentation
 from tenfold.data.catalog import EVALUATION, WANDERING_DIGITS, find_folder
+from tenfold.data.clip_sources import VIDEO_SUFFIXES, ArrayClip, ClipSource, PictureFolder, VideoFile, middles
 from tenfold.data.clips import numbered_pictures
 from tenfold.data.dataset import Dataset, split_images
 from tenfold.data.draws import Draws
-from tenfold.data.images import SUFFIXES, load_image
 from tenfold.data.preprocess import Preprocess, channels_first
-from tenfold.data.video import Damage, VideoReader
+from tenfold.data.video import Damage
 from tenfold.errors import DataError, MissingDataError, require
-
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".ts", ".gif"}
-)
-"""File name endings, in lower case, that count as videos in a folder; how a file is read, its content decides."""
 
 _CHOICE = 300  # of the first frame; images have their choices below
 _SIDE, _STORED = 32, 8
 _CLEAR = 0.7
-
-
-class ClipSource(Protocol):
-    """One clip, read when a batch is asked for."""
-
-    def read(self, shares: NDArray[np.float64]) -> list[Image.Image]:
-        """Frames at shares 0..1 of its length, ascending."""
-
-
-class VideoFile:
-    """A clip in a video file.
-
-    Args:
-        path: the file.
-        damage: "refuse" a damaged file, or "skip" what cannot be decoded.
-    """
-
-    def __init__(self, path: Path, damage: Damage = "refuse") -> None:
-        self._path, self._damage = path, damage
-
-    @cached_property
-    def _length(self) -> int:
-        with VideoReader(self._path, damage=self._damage) as video:
-            counted = video.info.frames if self._damage == "refuse" else None
-            return counted or sum(1 for _ in video)
-
-    def read(self, shares: NDArray[np.float64]) -> list[Image.Image]:
-        """See `ClipSource`; decodes up to the last frame that is wanted.
-
-        Raises:
-            MissingDataError: if the file is not there.
-            DataError: if it is no video, damaged, or without any frame.
-        """
-        if not self._length:
-            raise DataError(f"no frame of {self._path} can be decoded. Fetch it again, or remove it from the data.")
-        wanted = _places(shares, self._length)
-        found: dict[int, Image.Image] = {}
-        with VideoReader(self._path, damage=self._damage) as video:
-            for frame in video:
-                last = Image.fromarray(frame.image)
-                if frame.index in wanted:
-                    found[frame.index] = last
-                if frame.index == wanted[-1]:
-                    break
-        return [found.get(place, last) for place in wanted]  # some files count more frames than they hold
-
-
-class PictureFolder:
-    """A clip of numbered pictures."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = list(paths)
-
-    def read(self, shares: NDArray[np.float64]) -> list[Image.Image]:
-        """See `ClipSource`."""
-        return [load_image(self._paths[place]) for place in _places(shares, len(self._paths))]
-
-
-class ArrayClip:
-    """A grey clip in memory, uint8 (F, H, W)."""
-
-    def __init__(self, frames: NDArray[np.uint8]) -> None:
-        self._frames = frames
-
-    def read(self, shares: NDArray[np.float64]) -> list[Image.Image]:
-        """See `ClipSource`."""
-        return [Image.fromarray(self._frames[place]) for place in _places(shares, len(self._frames))]
-
-
-def open_clip_source(path: Path) -> ClipSource:
-    """The clip that a path stands for: a folder of numbered pictures, one picture, or a video file.
-
-    Raises:
-        MissingDataError: if the folder holds no pictures.
-    """
-    if path.is_dir():
-        if pictures := numbered_pictures(path):
-            return PictureFolder(pictures)
-        raise MissingDataError(f"the folder {path} holds no pictures; give a folder of numbered pictures, or a video.")
-    return PictureFolder([path]) if path.suffix.lower() in SUFFIXES - VIDEO_SUFFIXES else VideoFile(path)
-
-
-def middles(frames: int) -> NDArray[np.float64]:
-    """Where evaluation looks at a clip: the middle of each of so many equal parts, as shares of its length."""
-    return (np.arange(frames) + 0.5) / frames
 
 
 class LabelledClips:
@@ -289,10 +197,6 @@ def _wander(digit: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
         seen = rng.random(large.shape) < _CLEAR
         clip[number, top : top + 16, left : left + 16][seen] = large[seen]
     return clip
-
-
-def _places(shares: NDArray[np.float64], length: int) -> list[int]:
-    return np.minimum((shares * length).astype(int), length - 1).tolist()
 
 
 def _cut_out(frame: Image.Image, box: tuple[int, int, int, int], preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.data.clip_sources import middles, open_clip_source
 from tenfold.data.dense import Run, coloured_mask, enlarged, overlay, pixel_scores
 from tenfold.data.images import load_image
 from tenfold.data.label_sets import IGNORE, IOU_PREFIX
-from tenfold.data.labelled_clips import middles, open_clip_source
 from tenfold.data.preprocess import WholeImage, read_preprocess
 from tenfold.errors import ArtifactError, DataError, TenfoldError
 from tenfold.export.engine import open_engine
