@@ -56,6 +56,15 @@ def metrics(table: Any) -> Any:
     return np.stack([table.column(f"{task}/{metric}") for task, metric in METRICS.items()], 1)
 
 
+def part(table: Any, chosen: list[tuple[int, ...]]) -> Any:
+    """The table as it would be with these codes alone."""
+    wanted = set(chosen)
+    rows = [row for row, code in enumerate(table.codes) if tuple(map(int, code)) in wanted]
+    columns = {task: {name: values[rows] for name, values in one.items()} for task, one in table.metrics.items()}
+    costs = {name: values[rows] for name, values in table.costs.items()}
+    return replace(table, codes=table.codes[rows], metrics=columns, costs=costs)
+
+
 def draw(record: dict[str, Any]) -> None:
     """The best sum so far against measurements."""
     from matplotlib.figure import Figure
@@ -97,11 +106,9 @@ def main() -> None:
     targets = [Target(name=f"{task}/{metric}") for task, metric in METRICS.items()]
     chosen: list[tuple[int, ...]] = [tuple(map(int, code)) for code in table.codes[:FIRST]]
     while len(chosen) < RANDOM:
-        rows = np.flatnonzero([tuple(map(int, code)) in set(chosen) for code in table.codes])
         config = NcpConfig(caution=-1.0, proposals=PROPOSED, cost_weights=(0.0,), seed=len(chosen))
-        known = {tuple(map(int, code)) for code in table.codes[rows]}
-        fresh = [one.code for one in search_ncp(table, targets, config=config, rows=rows).proposed]
-        chosen += [code for code in fresh if code not in known]
+        # What was proposed before and stands in the table already must be proposed again when the run goes on.
+        chosen += [one.code for one in search_ncp(part(table, chosen), targets, config=config).proposed]
         table = measured(RANDOM, chosen[FIRST:], arguments.jobs)
     everything = {tuple(map(int, code)): row for row, code in enumerate(table.codes)}
     values = metrics(table)

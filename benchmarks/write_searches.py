@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean, stdev
 from typing import Any
 
-from markdown_tables import table
+from markdown_tables import spread, table
 
 _NAMES = {
     "blend": "**blend** (the default)",
@@ -128,11 +128,10 @@ def autospace_cifar10(record: dict[str, Any]) -> str:
     rows = []
     for kind in dict.fromkeys(run["kind"] for run in record["runs"]):
         runs = [run for run in record["runs"] if run["kind"] == kind]
-        each = ", ".join(f"{100 * run['top1']:.1f}" for run in runs)
         rows.append(
             [
                 kind,
-                f"{_spread([100 * run['top1'] for run in runs])} ({each})",
+                spread([100 * run["top1"] for run in runs]),
                 f"{mean(run['macs'] for run in runs) / 1e6:.2f}",
                 f"{mean(run['params'] for run in runs) / 1e3:.0f}",
                 f"{mean(run['search_seconds'] for run in runs) / 60:.0f}",

@@ -163,7 +163,7 @@ def _on_ray(
                 except worker_lost:
                     result = None
                 yield running.pop(one), result
-    except (GeneratorExit, ray.exceptions.RayTaskError):  # nobody listens any more; or the work itself failed
+    except ray.exceptions.RayTaskError:  # the work itself failed
         raise
     except Exception as error:  # a connection that breaks raises many kinds
         left = len(running)

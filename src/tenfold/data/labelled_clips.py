@@ -11,13 +11,14 @@ were images; all of a clip are cropped and mirrored alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tenfold.data.arrays import channel_statistics
+from tenfold.data.arrays import ArrayImages, channel_statistics, load_digits
 from tenfold.data.augment import Augmentation
 from tenfold.data.catalog import EVALUATION, WANDERING_DIGITS, find_folder
 from tenfold.data.clip_sources import VIDEO_SUFFIXES, ArrayClip, ClipSource, PictureFolder, VideoFile, middles
@@ -26,7 +27,7 @@ from tenfold.data.dataset import Dataset, split_images
 from tenfold.data.draws import Draws
 from tenfold.data.preprocess import Preprocess, channels_first
 from tenfold.data.video import Damage
-from tenfold.errors import DataError, MissingDataError, require
+from tenfold.errors import DataError, MissingDataError
 
 _CHOICE = 300  # of the first frame; images have their choices below
 _SIDE, _STORED = 32, 8
@@ -119,9 +120,7 @@ def open_labelled_clips(
         evaluation, _ = _scan(part, frames, damage, labels)
         return Dataset(name=folder.name, labels=labels, train=train, evaluation=evaluation)
     train, evaluation = split_images(train, eval_fraction, split_seed)
-    return Dataset(
-        name=folder.name, labels=labels, train=train, evaluation=evaluation, held_out=eval_fraction > 0
-    )  # fmt: skip
+    return Dataset(name=folder.name, labels=labels, train=train, evaluation=evaluation, held_out=eval_fraction > 0)
 
 
 def _scan(
@@ -166,23 +165,21 @@ def _clips_of(place: Path, damage: Damage) -> list[ClipSource]:
 
 def _wandering_digits(frames: int, eval_fraction: float, split_seed: int) -> Dataset:
     """scikit-learn's 1797 digits, each at twice its size on a straight way through noise that hides parts of it."""
-    bunch = require("sklearn.datasets", "demo").load_digits()
-    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # (N, 8, 8)
-    clips = np.stack([_wander(digit, np.random.default_rng(at)) for at, digit in enumerate(pixels)])
+    digits = load_digits(eval_fraction=0)
+    assert isinstance(digits.train, ArrayImages)
+    clips = np.stack([_wander(one[0], np.random.default_rng(at)) for at, one in enumerate(digits.train.pixels)])
     mean, std = channel_statistics(clips.reshape(-1, 1, _SIDE, _SIDE))
-    everything = LabelledClips([ArrayClip(one) for one in clips], bunch.target, frames)
+    everything = LabelledClips([ArrayClip(one) for one in clips], digits.train.targets, frames)
     train, evaluation = split_images(everything, eval_fraction, split_seed)
-    return Dataset(
+    return replace(
+        digits,
         name=WANDERING_DIGITS,
-        labels=tuple("0123456789"),
         train=train,
         evaluation=evaluation,
         held_out=eval_fraction > 0,
         size=_SIDE,
-        channels=1,
         mean=mean,
         std=std,
-        flip=False,
     )
 
 

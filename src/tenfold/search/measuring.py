@@ -119,9 +119,10 @@ def measure(
                 tell(len(done), len(codes), row)
     finally:  # a run that is stopped leaves a table of what is done
         rows = [(codes[at], done[at]) for at in sorted(done)]
-        if any(row["values"] for _, row in rows):
+        has_values = any(row["values"] for _, row in rows)
+        if has_values:
             _write_table(folder / TABLE_FILE, rows)
-    if not any(row["values"] for _, row in rows):
+    if not has_values:
         raise DataError(f"no candidate could be measured. The first said: {rows[0][1]['error']}")
     return folder / TABLE_FILE
 

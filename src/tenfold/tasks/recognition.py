@@ -93,9 +93,7 @@ class Recognition(Classification):
 
 def _reopen(described: Mapping[str, Any], data: str | Path | None) -> Recognition:
     prepared = dict(described["preprocess"])
-    return recognize(
-        data=data, frames=described["frames"], image_size=prepared.pop("size"), **prepared, augment="none"
-    )  # fmt: skip
+    return recognize(data=data, frames=described["frames"], image_size=prepared.pop("size"), **prepared, augment="none")
 
 
 @register("recognize", reopen=_reopen)
