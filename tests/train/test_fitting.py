@@ -379,6 +379,21 @@ def test_other_settings_cannot_resume_and_are_named(tmp_path):
     assert "log_steps" not in message
 
 
+def test_an_option_that_is_newer_than_the_checkpoint_may_have_its_default_only(tmp_path, monkeypatch):
+    options, settings = SAT.to_dict, TrainConfig.to_dict
+    older = {"only", "cycles"}
+    with monkeypatch.context() as patch:
+        patch.setattr(SAT, "to_dict", lambda self: {k: v for k, v in options(self).items() if k not in older})
+        patch.setattr(TrainConfig, "to_dict", lambda self: {k: v for k, v in settings(self).items() if k not in older})
+        with pytest.raises(Interrupted):
+            run_fit(tmp_path, [SAT(w_bits=4, a_bits=4)], task=ToyTask(interrupted_step=2))
+    with pytest.raises(CheckpointError) as caught:
+        run_fit(tmp_path, [SAT(w_bits=4, a_bits=4)], resume=True, config={"cycles": 2})
+    assert "train.cycles: absent in the checkpoint, 2 now" in str(caught.value)
+    assert "only" not in str(caught.value)
+    assert run_fit(tmp_path, [SAT(w_bits=4, a_bits=4)], resume=True).metrics
+
+
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     run_fit(tmp_path, config={"epochs": 1})
     with pytest.raises(UsageError, match=r"already holds a run. Go on with it by resume=True"):

@@ -211,7 +211,7 @@ def _start(network: nn.Module, order: Order, world: World, steps_per_epoch: int,
         _calibrate(network, order, world)
         broadcast_tensors([*network.parameters(), *network.buffers()], world)
     else:
-        record.check_identity(found.state["identity"], identity)
+        record.check_identity(found.state["identity"], identity, order)
     mixing = create_mixing(order.config, order.task)
     run = Run(network, order.methods, order.config, world, steps_per_epoch=steps_per_epoch, mixing=mixing)
     seed_everything(order.config.seed + world.rank)  # from here on each process draws its own numbers

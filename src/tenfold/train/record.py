@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from torch import nn
@@ -95,12 +95,21 @@ def identity(order: Order, network: nn.Module, *, steps_per_epoch: int, processe
     }
 
 
-def check_identity(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_identity(stored: Mapping[str, Any], now: Mapping[str, Any], order: Order) -> None:
     """Compare the identity in a checkpoint with that of the call that wants to resume it.
+
+    An option that the checkpoint does not name came with a later version, and had its default.
 
     Raises:
         CheckpointError: naming every field that differs, with both values.
     """
+    known = len(order.methods)
+    methods = list(map(_with_newer_options, stored["methods"], now["methods"], order.methods))
+    stored = {
+        **stored,
+        "train": _with_newer_options(stored["train"], now["train"], order.config),
+        "methods": methods + stored["methods"][known:],
+    }
     before, after = _flatten(stored), _flatten(now)
     lines = [
         f"  {name}: {_shown(before, name)} in the checkpoint, {_shown(after, name)} now"
@@ -117,6 +126,18 @@ def check_identity(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 _ABSENT = object()
+
+
+def _with_newer_options(stored: Mapping[str, Any], now: Mapping[str, Any], owner: Any) -> dict[str, Any]:
+    """Options as a checkpoint has them, and those that it does not name but that have their default now."""
+    defaults = {
+        one.name: one.default if one.default_factory is MISSING else one.default_factory()
+        for one in fields(owner)
+        if one.init and (one.default, one.default_factory) != (MISSING, MISSING)
+    }
+    as_json = json.loads(json.dumps(defaults))
+    newer = {name: value for name, value in now.items() if name not in stored and as_json.get(name, _ABSENT) == value}
+    return {**newer, **stored}
 
 
 def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
