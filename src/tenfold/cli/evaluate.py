@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tenfold.tasks import Task
 
 
-_NO_SHARES = ("loss", "psnr", "ssim", "warp_error")
+_NO_SHARES = ("loss", "psnr", "ssim", "warp_error", "lpips", "vfid")
 """How the names of metrics begin that are no parts of a whole."""
 
 
@@ -34,6 +34,8 @@ def evaluate(
     engine: str = "auto",
     threads: int | None = None,
     bits: str | None = None,
+    lpips: Annotated[bool, Parameter(negative=())] = False,
+    i3d: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Measure how good a network is, on the evaluation part of some data.
@@ -47,12 +49,16 @@ def evaluate(
         engine: runtime of an ONNX file: auto, onnxruntime or openvino.
         threads: CPU threads of the runtime; default: one a core.
         bits: which of its bit-widths to use, where a network has several, such as 4, or 4/8; default: the widest.
+        lpips: of an inpainting network, also the LPIPS of frames, by torchvision's AlexNet (downloaded at first).
+        i3d: of an inpainting network, also the VFID of windows, by this I3D as ONNX: windows (B, 3, T, H, W) in 0..1 to
+            features.
         as_json: print one JSON object with the metrics (0 to 1).
     """
     file = artifact_path(file)
     judge = _judge_onnx if file.suffix == ONNX_SUFFIX else _judge_artifact
     width = parse_bits(bits) if bits else None
     options = {"batch_size": batch_size, "engine": engine, "threads": threads, "bits": width}
+    options |= {"lpips": lpips, "i3d": i3d}
     result = {"file": str(file), "bytes": file.stat().st_size if file.is_file() else 0, **judge(file, data, options)}
     if as_json:
         write_json(result)
@@ -68,6 +74,8 @@ def _judge_onnx(file: Path, data: str | None, options: Mapping[str, Any]) -> dic
     from tenfold import export
 
     task = export.read_task(file)
+    if options["lpips"] or options["i3d"]:
+        raise UsageError(_ARTIFACTS_OF_INPAINTING)
     batches = evaluation_batches(task, data, options["batch_size"])
     found = export.evaluate(file, batches, engine=options["engine"], threads=options["threads"], bits=options["bits"])
     return {"metrics": found.metrics, "images": found.images, "engine": found.engine}
@@ -84,6 +92,8 @@ def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) ->
     if options["bits"] is not None:
         set_bits(network, options["bits"])
     task = task_of(header["task"], data)
+    if options["lpips"] or options["i3d"]:
+        _judge_by_perception(task, options["lpips"], options["i3d"])
     metrics = train.evaluate(network, task, batch_size=options["batch_size"])
     told = task.describe()["data"]
     return {
@@ -91,6 +101,19 @@ def _judge_artifact(file: Path, data: str | None, options: Mapping[str, Any]) ->
         "images": told.get("eval_images", told.get("eval_windows", told.get("eval_clips"))),
         "engine": "torch",
     }
+
+
+_ARTIFACTS_OF_INPAINTING = "--lpips and --i3d measure artifacts of the task inpaint. Leave them out."
+
+
+def _judge_by_perception(task: Task, lpips: bool, i3d: Path | None) -> None:
+    from tenfold.tasks.inpainting import Inpainting
+
+    if not isinstance(task, Inpainting):
+        raise UsageError(_ARTIFACTS_OF_INPAINTING)
+    from tenfold.tasks.inpainting_perception import FrameDistance, WindowDistance
+
+    task.judge_by(*[FrameDistance] * lpips, *([] if i3d is None else [lambda: WindowDistance(i3d)]))
 
 
 def task_of(described: Mapping[str, Any], data: str | None) -> Task:

@@ -98,8 +98,8 @@ def search_ncp(
     known = table.codes if rows is None else table.codes[np.asarray(rows)]
     search = Rounds(score, budget, costs, config, np.concatenate([given, known]))
     found = [search.first]
-    for number, weight in enumerate(config.cost_weights):
-        notice(f"round {number + 1} of {len(config.cost_weights)}")
+    for number, weight in enumerate(search.cost_weights):
+        notice(f"round {number + 1} of {len(search.cost_weights)}")
         found.append(_kept_round(run_dir, number, lambda weight=weight: search.round(weight, len(given))))  # type: ignore[misc]
     visited = np.unique(np.concatenate(found), axis=0)
     best, front, start = search.judge(visited, table)

@@ -66,6 +66,9 @@ class Rounds:
         self.first = self._known[order[:1]]
         # What users gave stands first, whatever it scores.
         self._ranked = np.concatenate([self._known[order], smallest])
+        self._asks_whole = self._space.size <= _ASKED_WHOLE
+        self.cost_weights = config.cost_weights[:1] if self._asks_whole else config.cost_weights
+        """Of the rounds: one is enough where it asks about every code."""
 
     def round(self, cost_weight: float, given: int) -> Codes:
         """The codes that one round ends at.
@@ -74,7 +77,7 @@ class Rounds:
             cost_weight: see `COST_WEIGHTS`.
             given: how many of the known codes are the user's own starts.
         """
-        if self._space.size <= _ASKED_WHOLE:
+        if self._asks_whole:
             return self._space.everything()
         half = -(-self._config.starts // 2)
         starts = np.concatenate([self._known[:given], self._ranked[:half], self._random[: self._config.starts - half]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from tenfold.tasks.inpainting_windows import PreparedWindow, WindowMaker
 from tenfold.tasks.task import Picture, Task
 
 if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
+    from torchmetrics import Metric, MetricCollection
 
 Base = Literal["smooth", "none"]
 
@@ -74,6 +74,7 @@ class Inpainting(Task):
         self.lengths, self.base, self.objective = tuple(lengths), base, objective or Objective()
         self.variants, self.flip = variants, flip
         self._facts = dict(facts or {})
+        self._further_metrics: tuple[Callable[[], Metric], ...] = ()
         count = len(train.sources)
         if not count or not len(evaluation.sources):
             raise DataError("there are no windows to train on, or none to evaluate with; give clips or photographs.")
@@ -164,12 +165,21 @@ class Inpainting(Task):
         return self.objective(outputs, targets)
 
     def metrics(self) -> MetricCollection:
-        """See `tenfold.tasks.inpainting_metrics.FillingQuality`."""
+        """See `tenfold.tasks.inpainting_metrics.FillingQuality`; and what `judge_by` asked for."""
         from torchmetrics import MetricCollection
 
         from tenfold.tasks.inpainting_metrics import FillingQuality
 
-        return MetricCollection([FillingQuality()])
+        return MetricCollection([FillingQuality(), *(make() for make in self._further_metrics)])
+
+    def judge_by(self, *metrics: Callable[[], Metric]) -> None:
+        """Measure more from now on.
+
+        Args:
+            metrics: each makes a metric of the network's answer and `WindowTargets`, such as those of
+                `tenfold.tasks.inpainting_perception`.
+        """
+        self._further_metrics = metrics
 
     def example(self, batch_size: int = 1) -> NetworkArguments:
         """Training windows of the shortest length; the same each time, repeated where there are too few."""

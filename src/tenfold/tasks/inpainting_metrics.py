@@ -56,8 +56,8 @@ class FillingQuality(Metric):
             answer: what the network gave, (B, T, 3, H, W).
             targets: of the batch.
         """
-        made = _rounded(targets.composited(answer))
-        truth, smooth = targets.truth, _rounded(targets.given)
+        made = rounded(targets.composited(answer))
+        truth, smooth = targets.truth, rounded(targets.given)
         rest, hole = targets.rest, targets.rest | targets.copied
         shown = rest.any(-1).any(-1).any(-1)  # (B, T)
         squared = (made - truth).double() ** 2
@@ -92,7 +92,8 @@ class FillingQuality(Metric):
         setattr(self, name, getattr(self, name) + values.double().sum())
 
 
-def _rounded(frames: Tensor) -> Tensor:
+def rounded(frames: Tensor) -> Tensor:
+    """Frames as they are saved: clamped to 0..1, in steps of 8 bits."""
     return (frames.clamp(0, 1) * 255).round() / 255
 
 
