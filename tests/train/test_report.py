@@ -197,6 +197,15 @@ def test_the_command_can_be_pasted_into_a_shell():
     assert "tenfold fit --out 'my run'" in reader.text
 
 
+def test_the_page_says_by_what_quantized_layers_were_computed():
+    layers = {"conv1": "its input is the image itself", "conv2": "integers", "fc": "integers, since its bits are fixed"}
+    used = {"asked": "auto", "used": "integer", "backward": "bf16", "layers": layers}
+    assert "2 of 3 multiply integers, backward in bf16" in read(sample(engine=used))[1].text
+    used = {"asked": "auto", "used": "simulated", "why": "the processor lacks VNNI"}
+    assert "simulated in float (the processor lacks VNNI)" in read(sample(engine=used))[1].text
+    assert "simulated" not in read(sample())[1].text
+
+
 def test_long_networks_keep_the_page_small():
     layers = [{**sample()["layers"][0], "name": f"blocks.{i}.conv"} for i in range(200)]
     curves = [{**sample()["curves"][0], "epoch": i} for i in range(1, 301)]

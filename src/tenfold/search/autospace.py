@@ -18,21 +18,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tenfold.cost import Budget, format_amount, profile
-from tenfold.errors import BudgetError, CheckpointError, UsageError
+from tenfold.cost import Budget, format_amount
+from tenfold.errors import CheckpointError, UsageError
 from tenfold.layers.cell_gene import REFERENCE_CELLS, Gene
 from tenfold.methods import Method
-from tenfold.methods.choices import input_sizes
 from tenfold.quant import measure_norms
+from tenfold.search.cell_costs import KINDS, CellCosts
 from tenfold.search.cell_space import CellSpace
 from tenfold.search.population import Population, table_of
-from tenfold.search.selection import best_within, clearing_prices, smallest_total
 from tenfold.search.supernet import Candidate, MixedBlock, mixed_blocks, plain_network
 
-_KINDS = ("macs", "params")
 _LEAST_STEPS = 4
 _BLOCKS_PER_LAYER = 2  # as in the published space
 HAND_MADE = tuple(
@@ -167,12 +164,11 @@ class AutoSpace(Method):
                 f"{_BLOCKS_PER_LAYER} blocks. Choose the skeleton that it was found in, or another space."
             )
         limits = {} if budget is None else budget.to_dict()
-        if foreign := limits.keys() - set(_KINDS):
+        if foreign := limits.keys() - set(KINDS):
             raise UsageError(
                 f"AutoSpace keeps limits on macs and params, not on {', '.join(sorted(foreign))}. Leave them out, and "
                 "give them to the training of the found network (such as fracbits with bitops)."
             )
-        self._limits = {kind: float(limits[kind]) for kind in _KINDS if kind in limits}
         for block in blocks.values():
             block.temperature = self.temperature
         self._network = network
@@ -181,7 +177,6 @@ class AutoSpace(Method):
         self._step = self._round = 0
         self._phase = "evolution" if self.evolves else "choice"
         self._trainable = False
-        self._known_costs: tuple[tuple[str, int], list[NDArray[np.int64]]] | None = None
         self._trajectory: list[dict[str, Any]] = []
         rng = self._rng("population")
         references = PLAIN if self.references else ()
@@ -191,10 +186,9 @@ class AutoSpace(Method):
             for one in self._populations:
                 one.fill(rng)
         self._arrange_choice([network])  # the widest offer, to know what can be reached
-        sizes = input_sizes(network, blocks, example)
-        self._sizes = [sizes[name] for name in blocks]
-        self._fixed = self._fixed_cost(network, example)
-        self._check_reachable(blocks)
+        kept = {kind: float(limits[kind]) for kind in KINDS if kind in limits}
+        self._costs = CellCosts(network, kept, example)
+        self._costs.check_reachable(list(blocks.values()))
         if self.evolves:
             self._arrange_round([network])
         self._set_tolls([network])
@@ -205,40 +199,13 @@ class AutoSpace(Method):
         """A generator for one purpose; nothing of it needs saving, since a round has a number."""
         return random.Random(f"{self._seed}/{purpose}")
 
+    @property
+    def _arrangement(self) -> tuple[str, int]:
+        """Blocks have the same candidates as long as this is the same."""
+        return self._phase, self._round
+
     def _blocks(self, network: nn.Module | None = None) -> list[MixedBlock]:
         return list(mixed_blocks(self._network if network is None else network).values())
-
-    def _fixed_cost(self, network: nn.Module, example: Tensor) -> NDArray[np.int64]:
-        """What does not depend on any choice: multiply-adds and parameters."""
-        counted = profile(network, example)
-        blocks = self._blocks(network)
-        chosen = sum(
-            block.costs(*size)[int(block.probabilities().argmax()), 0]
-            for block, size in zip(blocks, self._sizes, strict=True)
-        )
-        inside = sum(parameter.numel() for block in blocks for parameter in block.parameters())
-        params = sum(parameter.numel() for parameter in network.parameters()) - inside
-        return np.array([counted.macs - chosen, params], dtype=np.int64)
-
-    def _check_reachable(self, blocks: Mapping[str, MixedBlock]) -> None:
-        offered = [block.costs(*size) for block, size in zip(blocks.values(), self._sizes, strict=True)]
-        least = self._fixed + smallest_total(offered)
-        for kind, limit in self._limits.items():
-            reached = least[_KINDS.index(kind)]
-            if reached > limit:
-                raise BudgetError(
-                    f"no network of this space has {format_amount(limit)} {kind}: the least is "
-                    f"{format_amount(int(reached))}. Raise the budget to that or more, or take smaller images or a "
-                    "smaller skeleton."
-                )
-
-    def _costs(self, blocks: Sequence[MixedBlock]) -> list[NDArray[np.int64]]:
-        """What each candidate of each block costs; asked for in every step, and new only where candidates are."""
-        now = (self._phase, self._round)
-        if self._known_costs is None or self._known_costs[0] != now:
-            costs = [block.costs(*size) for block, size in zip(blocks, self._sizes, strict=True)]
-            self._known_costs = (now, costs)
-        return self._known_costs[1]
 
     # ---------------------------------------------------------------------------------------------- arrange
 
@@ -294,31 +261,14 @@ class AutoSpace(Method):
         """Each batch trains some candidates of each block."""
         return self._drawn(network)
 
-    def _expected(self, network: nn.Module) -> NDArray[np.float64]:
-        """Expected multiply-adds and parameters of a network drawn by the probabilities, (2,)."""
-        blocks = self._blocks(network)
-        with torch.no_grad():
-            shares = [block.probabilities().double().cpu().numpy() for block in blocks]
-        total: NDArray[np.float64] = self._fixed.astype(np.float64)
-        for share, cost in zip(shares, self._costs(blocks), strict=True):
-            total = total + share @ cost
-        return total
-
     def _set_tolls(self, networks: Sequence[nn.Module]) -> None:
         """Let every candidate pay for its cost at the price at which the expected cost keeps the limits."""
-        if not self._limits:
+        if not self._costs.limits:
             return
-        blocks = self._blocks()
-        kinds = [_KINDS.index(kind) for kind in self._limits]
-        limits = np.array(list(self._limits.values()))
-        costs = [one[:, kinds] / limits for one in self._costs(blocks)]
-        scores = [
-            block.scores.detach()[: len(one)].double().cpu().numpy() for block, one in zip(blocks, costs, strict=True)
-        ]
-        prices = clearing_prices(scores, costs, 1 - self._fixed[kinds] / limits, self.temperature)
+        tolls = self._costs.tolls(self._blocks(), self._arrangement, self.temperature)
         for network in networks:
-            for block, one in zip(self._blocks(network), costs, strict=True):
-                block.set_tolls(one @ prices)
+            for block, one in zip(self._blocks(network), tolls, strict=True):
+                block.set_tolls(one)
 
     def step_end(self, run: Any) -> None:
         """Train the scores; at the end of a round, learn from it and choose the next cells."""
@@ -356,13 +306,7 @@ class AutoSpace(Method):
             group = blocks[_BLOCKS_PER_LAYER * at : _BLOCKS_PER_LAYER * (at + 1)]
             candidates = group[0].candidates
             learned = torch.stack([block.scores.detach()[: len(candidates)] for block in group]).mean(0).tolist()
-            scores = dict(zip(candidates, learned, strict=True))
-            # Scores of different rounds are comparable only by what the reference cells had in each; and with one of
-            # its own width for every cell, none wins for being wide, or for being cheap.
-            levels = {gene.dim: scores[gene] for gene in population.references}
-            for gene, score in scores.items():
-                if gene is not None:
-                    population.score(gene, score - levels.get(gene.dim, float(np.mean(learned))), self.memory)
+            population.learn(dict(zip(candidates, learned, strict=True)), self.memory)
         self._record()
         self._round += 1
         if self._round < self.rounds:
@@ -374,14 +318,14 @@ class AutoSpace(Method):
         self._new_optimizer()
 
     def _record(self) -> None:
-        expected = self._expected(self._network)
+        expected = self._costs.expected(self._blocks(), self._arrangement)
         best = [one.best(self.kept) for one in self._populations]
         fitness = [member.fitness for members in best for member in members]
         self._trajectory.append(
             {
                 "step": self._step,
                 "round": self._round + 1,
-                **{kind: float(amount) for kind, amount in zip(_KINDS, expected, strict=True)},
+                **{kind: float(amount) for kind, amount in zip(KINDS, expected, strict=True)},
                 "fitness": float(np.mean(fitness)) if fitness else 0.0,
                 "best": max(fitness, default=0.0),
             }
@@ -393,15 +337,16 @@ class AutoSpace(Method):
 
     def status(self) -> dict[str, str]:
         """The phase, how far above the reference cells the best cells are, and the expected cost against the limit."""
-        expected = self._expected(self._network)
+        expected = self._costs.expected(self._blocks(), self._arrangement)
         shown = {
             "phase": "choice of a network" if self._phase == "choice" else f"round {self._round + 1}/{self.rounds}"
         }
         if self._trajectory:
             shown["fitness"] = f"{self._trajectory[-1]['fitness']:+.2f}"
-        for kind in self._limits or ("macs",):
-            target = f"/{format_amount(self._limits[kind])}" if kind in self._limits else ""
-            shown[kind] = format_amount(int(expected[_KINDS.index(kind)])) + target
+        limits = self._costs.limits
+        for kind in limits or ("macs",):
+            target = f"/{format_amount(limits[kind])}" if kind in limits else ""
+            shown[kind] = format_amount(int(expected[KINDS.index(kind)])) + target
         return shown
 
     # ---------------------------------------------------------------------------------------------- finish
@@ -413,31 +358,16 @@ class AutoSpace(Method):
             BudgetError: if none does.
         """
         blocks = self._blocks(network)
+        indices, (macs, params) = self._costs.choose(blocks)
         with torch.no_grad():
-            scores = [block.scores[: int(block.count)].double().cpu().numpy() for block in blocks]
             shares = [block.probabilities().tolist() for block in blocks]
-        costs = self._costs(blocks)
-        kinds = [_KINDS.index(kind) for kind in self._limits]
-        room = [self._limits[kind] - self._fixed[_KINDS.index(kind)] for kind in self._limits]
-        indices = best_within(scores, [one[:, kinds] for one in costs], room)
-        if indices is None:
-            # Rounding leaves no room in the tightest budgets; the cheapest network, which `attach` has seen, may fit.
-            indices = [int(one[:, kinds].sum(axis=1).argmin()) for one in costs]
-        total = self._fixed + sum(one[index] for one, index in zip(costs, indices, strict=True))
-        for kind, limit in self._limits.items():
-            if total[_KINDS.index(kind)] > limit:
-                got = ", ".join(f"{k}={format_amount(int(t))}" for k, t in zip(_KINDS, total, strict=True))
-                raise BudgetError(
-                    f"no network of this space was found within {', '.join(self._limits)}: the nearest has {got}. "
-                    "Raise one of the limits."
-                )
         chosen = [block.candidates[index] for block, index in zip(blocks, indices, strict=True)]
         self._found = {
             "genes": ["skip" if one is None else str(one) for one in chosen],
             "probabilities": [one[index] for one, index in zip(shares, indices, strict=True)],
-            "offered": [len(one) for one in scores],
-            "macs": int(total[0]),
-            "params": int(total[1]),
+            "offered": [len(one) for one in shares],
+            "macs": int(macs),
+            "params": int(params),
         }
         plain = plain_network(network, chosen).to(next(network.parameters()).device)
         measure_norms(plain, islice(batches, self.calibration_batches))
@@ -448,7 +378,7 @@ class AutoSpace(Method):
         architecture: Any = getattr(network, "architecture", None)
         given = [{"evolved": [{"gene": str(gene)} for gene in layer]} for layer in self._layers]
         return {
-            "limits": self._limits,
+            "limits": self._costs.limits,
             "space": given or (table_of(self._populations, self.kept) if self.evolves else []),
             "always": [str(gene) for gene in self._always()],
             "trajectory": self._trajectory,

@@ -96,6 +96,22 @@ class Population:
         entrants = rng.sample(self.members, min(tournament, len(self.members)))
         return max(entrants, key=lambda member: member.fitness)
 
+    def learn(self, scores: Mapping[Gene | None, float], memory: float) -> None:
+        """Learn from a round in which cells were tried beside the reference cells.
+
+        Scores of different rounds are comparable only by what the reference cells had in each; and with one of its own
+        width for every cell, none wins for being wide, or for being cheap.
+
+        Args:
+            scores: of all that were tried; None, a block that is left out, is no cell.
+            memory: see `score`.
+        """
+        levels = {gene.dim: scores[gene] for gene in self.references}
+        mean = sum(scores.values()) / len(scores)
+        for gene, score in scores.items():
+            if gene is not None:
+                self.score(gene, score - levels.get(gene.dim, mean), memory)
+
     def score(self, gene: Gene, score: float, memory: float) -> None:
         """Learn from a trial: fitness moves by the share `memory` towards its score over the references' mean."""
         member = self.find(gene)

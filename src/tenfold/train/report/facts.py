@@ -76,6 +76,16 @@ def method_names(report: Report) -> list[str]:
     return [name for name in (name_of(method, "kind", "name") for method in methods or ()) if name]
 
 
+def engine(report: Report) -> str:
+    """By what the quantized layers were computed, and why; "" for a report that does not say so."""
+    told = table(report.get("engine"))
+    if told.get("used") == "integer":
+        layers = table(told.get("layers"))
+        integers = sum(str(state).startswith("integers") for state in layers.values())
+        return f"{integers} of {len(layers)} multiply integers, backward in {told.get('backward')}"
+    return f"simulated in float ({told.get('why')})" if told.get("used") else ""
+
+
 def main_metric(report: Report) -> str:
     """The metric that the headline shows: the one the report names, else top-1, else the first."""
     named = report.get("main_metric")

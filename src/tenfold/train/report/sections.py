@@ -271,13 +271,15 @@ def repeat(report: Report) -> Html | None:
 
 
 def environment(report: Report) -> Html | None:
-    """Machine and versions."""
+    """Machine, versions, and by what quantized layers were computed."""
     pairs = [
         (str(key).replace("_", " "), _sentence(value))
         for part in ("machine", "versions")
         for key, value in facts.table(report.get(part)).items()
         if value not in (None, "", [], {})
     ]
+    if engine := facts.engine(report):
+        pairs.append(("quantized layers", engine))
     if not pairs:
         return None
     entries = [tag("div", tag("dt", key), tag("dd", value)) for key, value in pairs]
