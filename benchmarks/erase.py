@@ -1,10 +1,12 @@
 """Erasing, measured: how near the filling comes to the truth, how fast it is, and what memory it takes.
 
 Fidelity: masks of real objects are laid over clips of clean background, so that the truth is known; PSNR and SSIM in
-the masks, beside OpenCV's two algorithms frame by frame and the temporal median. Speed and memory: `tenfold erase` in a
-process of its own, at two sizes and two lengths.
+the masks, beside OpenCV's two algorithms frame by frame, the temporal median and copying along flow, without a network
+and with the one that comes with Tenfold. Speed and memory: `tenfold erase` in a process of its own, at two sizes and
+two lengths.
 
-    TENFOLD_SHARED=... python benchmarks/erase.py       # about ten minutes of one core
+    TENFOLD_SHARED=... python benchmarks/erase.py                    # about ten minutes of one core
+    TENFOLD_SHARED=... python benchmarks/erase.py --strips FOLDER    # pictures of frames, to be looked at
 
 Recorded in results/erase.json.
 """
@@ -23,12 +25,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inpainting import Frames, Holes, by_opencv, scores, temporal_median
+from inpainting import Frames, Holes, by_opencv, flow_copy, never_found, scores, strip, temporal_median, tiny_network
 from inpainting_speed import write_clip
 from one_image import LAUNCHER
 from record import machine, write_record
 from tenfold.data import object_masks, open_clip
 from tenfold.video import EraseOptions, erase_frames
+from tenfold.video.filling import Filling
 
 RESULTS = Path(__file__).parent / "results" / "erase.json"
 BACKGROUNDS = (("data/video/sam2_bedroom", 0), ("data/video/sam2_dog", 20), ("data/video/sam2_blocks", 10))
@@ -37,34 +40,41 @@ FRAMES, SIZE = 30, (240, 432)
 SIZES = ((240, 432), (480, 854))
 
 
-def by_erase(frames: Frames, masks: Holes, preset: str) -> Frames:
+def by_erase(frames: Frames, masks: Holes, preset: str, filling: Filling | None = None) -> Frames:
     """As `tenfold erase` does it, without growing masks that are exact."""
     options = EraseOptions(dilate=0, feather=0, preset=preset)
-    return np.stack([done.frame for done in erase_frames(zip(frames, masks, strict=True), options)])
+    return np.stack([one.frame for one in erase_frames(zip(frames, masks, strict=True), options, filling=filling)])
 
 
 METHODS = {
     "telea": lambda frames, masks: by_opencv(frames, masks),
     "navier-stokes": lambda frames, masks: by_opencv(frames, masks, cv2.INPAINT_NS),
     "temporal median": temporal_median,
+    "flow copy": lambda frames, masks: flow_copy(frames, masks, "observed"),
     "erase fast": lambda frames, masks: by_erase(frames, masks, "fast"),
     "erase good": lambda frames, masks: by_erase(frames, masks, "good"),
+    "erase good, tsam_tiny": lambda frames, masks: by_erase(frames, masks, "good", tiny_network()),
 }
 
 
-def fidelity(shared: Path) -> list[dict[str, Any]]:
+def fidelity(shared: Path, strips: Path | None) -> list[dict[str, Any]]:
     """Every method on every background."""
     _, track = open_clip(shared / OBJECTS).read(0, 60, (480, 854))
     rows = []
     for seed, (place, start) in enumerate(BACKGROUNDS):
         frames, _ = open_clip(shared / place).read(start, FRAMES, SIZE)
         masks = object_masks(track, FRAMES, *SIZE, np.random.default_rng(seed))
+        covered = frames.copy()
+        covered[masks] = 0
+        rest, made = never_found(covered, masks), {}
         for name, method in METHODS.items():
-            covered = frames.copy()
-            covered[masks] = 0
-            row = {"clip": Path(place).name, "method": name, **scores(method(covered, masks), frames, masks)}
+            made[name] = method(covered, masks)
+            row = {"clip": Path(place).name, "method": name, **scores(made[name], frames, masks, rest)}
             rows.append(row)
             print(row, flush=True)
+        for at in range(0, FRAMES, 5) if strips else ():
+            strips.mkdir(parents=True, exist_ok=True)
+            strip(frames, masks, made, at).save(strips / f"{Path(place).name}_{at:02d}.png")
     return rows
 
 
@@ -98,8 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("TENFOLD_SHARED", "../shared")))
     parser.add_argument("--lengths", type=int, nargs="+", default=[100, 2000], help="frames of the smaller size")
+    parser.add_argument("--strips", type=Path, help="folder for pictures: true, with the hole, by each method")
     options = parser.parse_args()
-    rows = fidelity(options.shared)
+    rows = fidelity(options.shared, options.strips)
     costs = []
     for size in SIZES:
         for length in options.lengths if size == SIZES[0] else options.lengths[:1]:

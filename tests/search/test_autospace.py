@@ -11,6 +11,7 @@ from tenfold.models import Architecture, build
 from tenfold.models.autospace import Skeleton
 from tenfold.search import AutoSpace, CellSpace, read_space, search_autospace
 from tenfold.search.autospace import HAND_MADE
+from tenfold.search.cell_costs import CellCosts
 from tenfold.search.finding import write_space
 from tenfold.search.supernet import cell_supernet, mixed_blocks
 from tenfold.train import Interrupted, fit
@@ -121,9 +122,9 @@ def test_the_tightest_budget_that_is_promised_is_kept(tmp_path):
         _search(tmp_path / "none", budget="params=10", rounds=0)
     torch.manual_seed(0)
     network = cell_supernet(MICRO, capacity=40, space=CellSpace(), num_classes=4, in_channels=1)
-    method = AutoSpace(rounds=0)
-    method.attach(network, None, torch.zeros(1, 1, 8, 8))
-    least = int((method._fixed + sum(one.min(axis=0) for one in method._costs(method._blocks())))[0])
+    images = torch.zeros(1, 1, 8, 8)
+    AutoSpace(rounds=0).attach(network, None, images)
+    least = int(CellCosts(network, {}, images).least(list(mixed_blocks(network).values()))[0])
     result = _search(tmp_path / "run", budget=f"macs={least}", rounds=0)
     assert profile(result.network, (1, 8, 8)).macs == least
 

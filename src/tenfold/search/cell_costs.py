@@ -55,13 +55,17 @@ class CellCosts:
             self._known = (arrangement, costs)
         return self._known[1]
 
+    def least(self, blocks: Sequence[MixedBlock]) -> NDArray[np.int64]:
+        """The least of each kind that a network costs, (kinds,)."""
+        return self._fixed + smallest_total(self._candidates(blocks))
+
     def check_reachable(self, blocks: Sequence[MixedBlock]) -> None:
         """See that the cheapest network keeps the limits.
 
         Raises:
             BudgetError: if it does not.
         """
-        least = self._fixed + smallest_total(self._candidates(blocks))
+        least = self.least(blocks)
         for kind, limit in self.limits.items():
             reached = least[KINDS.index(kind)]
             if reached > limit:
