@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.errors import UnknownNameError, UsageError
+from tenfold.errors import CheckpointError, UnknownNameError, UsageError
 from tenfold.models import build
 from tenfold.search import CandidateSpace, TaskOrder, measure
 from tenfold.search import measuring as module
@@ -87,7 +87,7 @@ def test_the_table_holds_codes_metrics_costs_and_signals_and_a_run_goes_on(tmp_p
             resume=True,
         )
     (tmp_path / "two/measure.json").write_text("{")
-    with pytest.raises(UsageError, match=r"cannot read .*measure.json"):
+    with pytest.raises(CheckpointError, match=r"measure.json cannot be read"):
         measure(WIDTHS, DIGITS, count=2, config=CONFIG, out=tmp_path / "two", resume=True)
 
 

@@ -20,6 +20,7 @@ from tenfold.errors import DataError, TenfoldError, UnknownNameError, UsageError
 from tenfold.files import write_text, written_whole
 from tenfold.jobs import TRIES, Processes, RayCluster, run_jobs
 from tenfold.search.candidates import CandidateSpace, code_key
+from tenfold.search.run_folders import claim
 from tenfold.tasks import registry
 from tenfold.train.config import TrainConfig
 from tenfold.train.interrupts import Interrupted
@@ -87,6 +88,7 @@ def measure(
         UnknownNameError: if a task, or an option of one, does not exist.
         MissingExtraError: if pyarrow, or Ray where it is asked for, is not installed.
         DataError: if no candidate could be measured.
+        CheckpointError: if what says how `out` was measured is damaged.
     """
     require("pyarrow", "search")
     if where == "ray":
@@ -166,21 +168,12 @@ def _open_folder(
         "train": config.to_dict(),
         "seed": seed,
     }
-    order = json.loads(json.dumps(order))
     path = folder / ORDER_FILE
-    if not path.exists():
-        write_text(path, json.dumps(order, indent=1) + "\n")
-        return
-    if not resume:
+    if path.exists() and not resume:
         raise UsageError(
             f"{folder} already holds a measurement. Go on with it by resume (--resume), or choose another."
         )
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}. Choose another folder, or put a copy of it back.") from error
-    differing = [name for name in order if not isinstance(stored, dict) or stored.get(name) != order[name]]
-    if differing:
+    if differing := claim(path, order):
         raise UsageError(
             f"{folder} holds a measurement with other {', '.join(differing)}: {path.name} has them. Rows that were "
             "measured differently cannot be compared; use the same, or another folder."

@@ -14,7 +14,6 @@ search that was killed does only the others.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from numpy.typing import NDArray
 
 from tenfold.cost import Budget
 from tenfold.errors import CheckpointError
-from tenfold.files import write_text, written_whole
+from tenfold.files import written_whole
 from tenfold.search.code_costs import CodeCosts, check_budget
 from tenfold.search.code_spaces import Codes
 from tenfold.search.ncp_rounds import FoundCode, Rounds
+from tenfold.search.run_folders import claim
 from tenfold.search.scoring import NcpConfig, Score, Target
 from tenfold.search.tables import Table
 
@@ -85,13 +85,18 @@ def search_ncp(
         UsageError: if the budget limits something that cannot be counted from a code, or a start is no code.
         BudgetError: if no code keeps the budget.
         DataError: if too few candidates were measured.
-        CheckpointError: if the run folder belongs to another search.
+        CheckpointError: if the run folder belongs to another search, or is damaged.
     """
     budget, costs, config = budget or Budget(), costs or CodeCosts(), config or NcpConfig()
     check_budget(table.space, costs, budget)
     given = table.space.check(starts, "start") if starts is not None else table.codes[:0]
     if run_dir is not None:
-        _claim(run_dir, _fingerprint(table, targets, budget, costs, config, given, rows))
+        order = _fingerprint(table, targets, budget, costs, config, given, rows)
+        if differing := claim(run_dir / _SETTINGS, order):
+            raise CheckpointError(
+                f"{run_dir} holds another search: {', '.join(differing)} differ. Give another folder (--out), or the "
+                "same options to go on with that one."
+            )
     began = time.perf_counter()
     score = Score(table, targets, config, rows, notice)
     fitted = time.perf_counter()
@@ -148,23 +153,3 @@ def _fingerprint(
         "starts": starts.tolist(),
         "table": digest.hexdigest(),
     }
-
-
-def _claim(run_dir: Path, settings: dict[str, Any]) -> None:
-    """Take a run folder for these settings, or find that it is theirs already."""
-    path = run_dir / _SETTINGS
-    if not path.is_file():
-        write_text(path, json.dumps(settings, indent=1) + "\n")
-        return
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}). Give another folder (--out), or delete this one."
-        ) from error
-    if earlier != settings:
-        differs = [name for name in settings if not isinstance(earlier, dict) or earlier.get(name) != settings[name]]
-        raise CheckpointError(
-            f"{run_dir} holds another search: {', '.join(differs)} differ. Give another folder (--out), or the same "
-            "options to go on with that one."
-        )
