@@ -76,6 +76,15 @@ def inpainting(record: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def erase_kernels(record: dict[str, Any]) -> str:
+    """CPU time with native kernels and without."""
+    rows = [[row["what"], row["native_ms"], row["numpy_ms"], f"{row['ratio']:.2f}"] for row in record["rows"]]
+    return (
+        f"CPU milliseconds at {record['size'][1]} x {record['size'][0]}, {record['level']}, in turns; whole is of 40 "
+        "frames.\n\n" + table(["", "native", "numpy", "ratio"], [[str(one) for one in row] for row in rows])
+    )
+
+
 def erase(record: dict[str, Any]) -> str:
     """PSNR and SSIM behind masks of objects by background and method; speed, shares of stages and memory."""
     clips = list(dict.fromkeys(row["clip"] for row in record["fidelity"]))

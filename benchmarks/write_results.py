@@ -15,7 +15,7 @@ from markdown_tables import spread, table, where
 from write_compfeat import compfeat_sprites
 from write_deepvit import deepvit_cifar10, reattention
 from write_following import damaged_videos, following
-from write_inpainting import erase, inpainting, inpainting_speed, tsam_streaming
+from write_inpainting import erase, erase_kernels, inpainting, inpainting_speed, tsam_streaming
 from write_searches import autospace_cifar10, ncp_own_tasks, ncp_predictors, ncp_search, ncp_speed
 
 HERE = Path(__file__).parent
@@ -424,6 +424,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("following", "Objects followed without a network", following),
     ("damaged_videos", "300 damaged videos", damaged_videos),
     ("erase", "Erasing: how near to the truth, how fast, in what memory", erase),
+    ("erase_kernels", "Erasing with the native kernels and without", erase_kernels),
     ("efficientnet_lite0", "EfficientNet-Lite0 after quantization", efficientnet_lite0),
     ("qat_step", "One step of quantization-aware training", qat_step),
     ("qat_step_mobilenet_v2", "The same of a depthwise network", qat_step),

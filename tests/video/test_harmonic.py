@@ -5,7 +5,20 @@ import pytest
 from safetensors.numpy import load_file
 
 from tenfold.errors import ShapeError
+from tenfold.kernels.library import native, without_kernels
 from tenfold.video.harmonic import harmonic_fill
+
+
+@pytest.fixture(params=["native", "numpy"], autouse=True)
+def solver(request):
+    """Each test is of the native kernel and of its twin."""
+    if request.param == "numpy":
+        with without_kernels():
+            yield
+    elif native() is None:
+        pytest.skip("the native kernels were not compiled")
+    else:
+        yield
 
 
 def dense_solution(values, hole):
@@ -64,6 +77,25 @@ def test_a_plane_comes_back_and_nothing_known_gives_zero():
     np.testing.assert_allclose(harmonic_fill(plane, hole, 1e-3), plane, atol=0.1)
     assert not harmonic_fill(plane, np.ones_like(hole)).any()
     assert harmonic_fill(plane, np.zeros_like(hole)) is plane
+
+
+@pytest.mark.parametrize("size", [(1, 9), (9, 1), (2, 2), (3, 40), (5, 5), (33, 34)])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_thin_and_odd_sizes_are_filled_as_the_equation_says(size, channels):
+    rng = np.random.default_rng(size[0])
+    values, hole = rng.normal(0, 3, (channels, *size)).astype(np.float32), rng.random(size) < 0.6
+    hole.flat[0], hole.flat[-1] = False, True
+    np.testing.assert_allclose(harmonic_fill(values, hole, 1e-6), dense_solution(values, hole), atol=2e-4)
+
+
+def test_arrays_may_lie_in_memory_as_they_like():
+    rng = np.random.default_rng(3)
+    values, hole = rng.normal(size=(30, 3, 40)).astype(np.float32), rng.random((40, 30)) < 0.4
+    turned = values.transpose(1, 2, 0)
+    np.testing.assert_array_equal(harmonic_fill(turned, hole), harmonic_fill(np.ascontiguousarray(turned), hole))
+    np.testing.assert_array_equal(
+        harmonic_fill(turned[:, ::-1], hole[::-1]), harmonic_fill(turned[:, ::-1].copy(), hole[::-1].copy())
+    )
 
 
 def test_sizes_must_agree():

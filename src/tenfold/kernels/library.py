@@ -38,6 +38,8 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
         [_pointer, _int, _pointer, _pointer, _pointer, _long, *[_float] * 5, _int, _pointer],
         None,
     ),
+    "copy_colours": ([*[_pointer] * 4, _long, *[_pointer] * 2, *[_long] * 4, *[_pointer] * 2], _long),
+    "harmonic": ([_pointer, _pointer, _long, _long, _long, _float, _int], _int),
     "find": ([_pointer, _long, _float], _long),
 }
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import ShapeError
+from tenfold.kernels import harmonic as native
 
 _MOST_STEPS = 2000
 
@@ -52,7 +53,12 @@ def harmonic_fill(values: NDArray[np.float32], hole: NDArray[np.bool_], toleranc
     rows, columns = (np.flatnonzero(hole.any(axis)) for axis in (1, 0))
     # One known pixel around the hole, where there is one, is all that the solution hangs on.
     box = tuple(slice(max(0, one[0] - 1), one[-1] + 2) for one in (rows, columns))
-    filled[:, box[0], box[1]] = _solve(np.where(hole, 0, values)[:, box[0], box[1]], hole[box], tolerance)
+    part = np.where(hole[box], np.float32(0), values[:, box[0], box[1]])
+    filled[:, box[0], box[1]] = (
+        native.harmonic(part, hole[box], tolerance, _MOST_STEPS)
+        if native.serves()
+        else _solve(part, hole[box], tolerance)
+    )
     return filled
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.kernels import copying as native
 from tenfold.video.flow import Flow, returns
 
 NOT_FOUND = -1
@@ -196,6 +197,9 @@ def copied_colours(
     """
     total, weight = np.zeros((len(before.frame), 3), np.float32), np.zeros(len(before.frame), np.float32)
     for sources, share in zip((before, after), mix(number, before, after), strict=True):
+        if native.serves():
+            native.add_colours(sources.frame, sources.place, share, pictures, total, weight)
+            continue
         for source in np.unique(sources.frame[sources.found]).tolist():
             at = np.flatnonzero(sources.frame == source)
             colours, seen = read_colours(*pictures[source], sources.place[:, at])
