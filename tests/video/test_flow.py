@@ -52,6 +52,15 @@ def test_frames_too_small_for_dis_are_padded():
         assert np.abs(DisFlow()(frame, frame)).max() < 0.5
 
 
+@pytest.mark.parametrize("small", [(16, 16), (32, 40), (24, 64)])
+def test_what_was_estimated_before_has_no_influence(small):
+    first, second = texture(0), np.roll(texture(0), (2, 3), (0, 1))
+    expected = DisFlow()(first, second)
+    used = DisFlow()
+    used(np.ascontiguousarray(first[: small[0], : small[1]]), np.ascontiguousarray(second[: small[0], : small[1]]))
+    np.testing.assert_array_equal(used(first, second), expected)
+
+
 def test_the_check_both_ways_is_that_of_the_reference(shared):
     tensors = load_file(shared / "reference/tsam/warp_flow.safetensors")
     forward = tensors["fb_flow_fwd"][0]

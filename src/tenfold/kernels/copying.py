@@ -51,7 +51,8 @@ def add_colours(
         for part in (0, 1)
     ]
     height, width = next((hole.shape for _, hole in shown.values()), (0, 0))
-    given = (np.ascontiguousarray(frames), *map(np.ascontiguousarray, place), np.ascontiguousarray(share))
+    given = [np.ascontiguousarray(frames, np.int64)]
+    given += [np.ascontiguousarray(one, np.float32) for one in (*place, share)]
     missing = required().copy_colours(
         *(one.ctypes.data for one in given),
         len(frames),

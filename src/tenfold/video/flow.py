@@ -53,7 +53,7 @@ class DisFlow:
         if preset not in DIS_PRESETS:
             raise UnknownNameError("preset of DIS flow", preset, DIS_PRESETS)
         self._cv2 = require("cv2", "video")
-        self._search = self._cv2.DISOpticalFlow_create(DIS_PRESETS.index(preset))
+        self._preset = DIS_PRESETS.index(preset)
 
     def __call__(self, first: Frame, second: Frame) -> Flow:
         """See FlowEstimator; frames smaller than 16 pixels a side are padded."""
@@ -61,7 +61,8 @@ class DisFlow:
         height, width = first.shape[:2]
         spare = ((0, max(0, _DIS_LEAST_SIDE - height)), (0, max(0, _DIS_LEAST_SIDE - width)))
         grey = [np.pad(self._cv2.cvtColor(one, self._cv2.COLOR_RGB2GRAY), spare, "edge") for one in (first, second)]
-        flow = self._search.calc(*grey, None)[:height, :width]
+        # OpenCV's object forgets its preset for good when it has seen a small frame, so each pair gets a new one.
+        flow = self._cv2.DISOpticalFlow_create(self._preset).calc(*grey, None)[:height, :width]
         return np.ascontiguousarray(np.moveaxis(flow, -1, 0), np.float32)
 
 
