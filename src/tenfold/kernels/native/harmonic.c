@@ -15,6 +15,18 @@
 #define LANES 16
 #define COARSEST 4
 
+/* Sums are kept in lanes, which compilers find vectors for: they may not change the order of sums themselves. */
+#define IN_LANES(ROW, begin, end)                                                                  \
+    int64_t i = begin;                                                                             \
+    for (; i + LANES <= (end); i += LANES) {                                                       \
+        for (int lane = 0; lane < LANES; lane++) {                                                 \
+            ROW(i + lane, lane)                                                                    \
+        }                                                                                          \
+    }                                                                                              \
+    for (; i < (end); i++) {                                                                       \
+        ROW(i, 0)                                                                                  \
+    }
+
 /* What of a plane with a border of zeros is to be solved for. */
 typedef struct {
     int64_t rows, width;          /* with the border */
@@ -26,22 +38,14 @@ typedef struct {
 static double apply(const grid_t *grid, const float *x, float *product) {
     double sum = 0;
     for (int64_t row = 1; row < grid->rows - 1; row++) {
-        const int64_t end = grid->end[row], base = row * grid->width;
+        const int64_t base = row * grid->width;
         const float *degree = grid->degree + base, *here = x + base, *up = here - grid->width, *down = here + grid->width;
         float *out = product + base, lanes[LANES] = {0};
-        int64_t i = grid->begin[row];
 #define ROW(at, lane)                                                                              \
     const float value = degree[at] * here[at] - here[at - 1] - here[at + 1] - up[at] - down[at];   \
     out[at] = degree[at] != 0 ? value : 0;                                                         \
     lanes[lane] += here[at] * out[at];
-        for (; i + LANES <= end; i += LANES) {
-            for (int lane = 0; lane < LANES; lane++) {
-                ROW(i + lane, lane)
-            }
-        }
-        for (; i < end; i++) {
-            ROW(i, 0)
-        }
+        IN_LANES(ROW, grid->begin[row], grid->end[row])
 #undef ROW
         for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
     }
@@ -54,23 +58,15 @@ static double advance(const grid_t *grid, float step, const float *direction, co
     double sum = 0;
     float most = 0;
     for (int64_t row = 1; row < grid->rows - 1; row++) {
-        const int64_t end = grid->end[row], base = row * grid->width;
+        const int64_t base = row * grid->width;
         const float *d = direction + base, *p = product + base, *inverse = grid->inverse + base;
         float *s = solution + base, *r = residual + base, lanes[LANES] = {0}, peaks[LANES] = {0};
-        int64_t i = grid->begin[row];
 #define ROW(at, lane)                                                                              \
     s[at] += step * d[at];                                                                         \
     r[at] -= step * p[at];                                                                         \
     lanes[lane] += r[at] * r[at] * inverse[at];                                                    \
     peaks[lane] = fabsf(r[at]) > peaks[lane] ? fabsf(r[at]) : peaks[lane];
-        for (; i + LANES <= end; i += LANES) {
-            for (int lane = 0; lane < LANES; lane++) {
-                ROW(i + lane, lane)
-            }
-        }
-        for (; i < end; i++) {
-            ROW(i, 0)
-        }
+        IN_LANES(ROW, grid->begin[row], grid->end[row])
 #undef ROW
         for (int lane = 0; lane < LANES; lane++) {
             sum += lanes[lane];
