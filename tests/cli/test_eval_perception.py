@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from inpainting_data import write_clip
-from tasks.test_inpainting_perception import BUILD_ALEXNET, write_network
+from perception_networks import BUILD_ALEXNET, write_network
 from tenfold import build, tasks
 from tenfold.export import write_artifact
 

@@ -3,19 +3,17 @@
 from pathlib import Path
 from urllib.error import URLError
 
-import onnx
 import pytest
 import torch
 import torchmetrics
 import torchvision
-from onnx import TensorProto, helper
 
+from perception_networks import BUILD_ALEXNET, write_network
 from tenfold.errors import DataError, MissingDataError, ShapeError
 from tenfold.tasks.inpainting_batches import WindowTargets
 from tenfold.tasks.inpainting_metrics import frechet_distance
 from tenfold.tasks.inpainting_perception import FrameDistance, WindowDistance
 
-BUILD_ALEXNET = torchvision.models.alexnet
 # The mean and deviation of ImageNet for images in -1..1, as LPIPS has them.
 SHIFT = torch.tensor([-0.030, -0.088, -0.188])[:, None, None]
 SCALE = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
@@ -84,18 +82,6 @@ def test_where_the_weights_go_is_told_when_they_cannot_be_had(monkeypatch):
     monkeypatch.setattr(torchvision.models, "alexnet", unreachable)
     with pytest.raises(MissingDataError, match=r"no route to host.*Put alexnet-owt-7be5be79.pth into .*checkpoints"):
         FrameDistance()
-
-
-def write_network(path, *, inputs=("windows",), shape=("B", 3, "T", "H", "W"), operator="GlobalAveragePool"):
-    """The mean of each colour over a window, or another operator."""
-    made = helper.make_graph(
-        [helper.make_node(operator, inputs, ["features"])],
-        "features",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in inputs],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, None)],
-    )
-    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
-    return path
 
 
 def test_vfid_is_the_distance_of_the_features_of_filled_and_true_windows(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ class FrameDistance(LearnedPerceptualImagePatchSimilarity):
     def __init__(self) -> None:
         try:
             super().__init__("alex", normalize=True)
-        except (URLError, OSError) as error:
+        except OSError as error:  # such as urllib's URLError
             raise MissingDataError(
                 f"LPIPS needs torchvision's weights of AlexNet, which could not be downloaded ({error}). Put "
                 f"alexnet-owt-7be5be79.pth into {torch.hub.get_dir()}/checkpoints, or leave LPIPS out."
