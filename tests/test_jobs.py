@@ -31,9 +31,13 @@ def test_whoever_stops_listening_ends_what_runs(tmp_path):
             time.sleep(0.02)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what is in the background ignore it
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        list(run_jobs(dying_worker.wait_for_ever, {0: (str(tmp_path),)}, Processes()))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(run_jobs(dying_worker.wait_for_ever, {0: (str(tmp_path),)}, Processes()))
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert (tmp_path / "ended").exists()  # it had time to tidy up
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
