@@ -1,30 +1,25 @@
 """Colours copied from other frames: the native function on arrays.
 
-The twin in numpy is in `tenfold.video.propagation`, which asks `serves` first.
+The twin in numpy is in `tenfold.video.propagation`, which asks `native` first.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.kernels.library import native, required
+from tenfold.kernels.library import required
 
 _Picture = tuple[NDArray[np.uint8], NDArray[np.bool_]]
-
-
-def serves() -> bool:
-    """Whether there is a native kernel."""
-    return native() is not None
+Points = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
+"""Numbers of frames (N,), positions in them (2, N), and shares (N,)."""
 
 
 def add_colours(
-    frames: NDArray[np.int64],
-    place: NDArray[np.float32],
-    share: NDArray[np.float32],
+    directions: Sequence[Points],
     pictures: Mapping[int, _Picture],
     total: NDArray[np.float32],
     weight: NDArray[np.float32],
@@ -32,9 +27,8 @@ def add_colours(
     """Add what points of frames show, times their shares, and the shares of those that show anything.
 
     Args:
-        frames: number of the frame that each point lies in, less than 0 for none, (N,).
-        place: positions (x, y), (2, N); outside they are moved to the border.
-        share: (N,).
+        directions: one after another the same points as they lie in other frames: the number of the frame, less than 0
+            for none, (N,); the position (x, y) in it, (2, N), outside moved to the border; and the share, (N,).
         pictures: frames, uint8 (H, W, 3), with their holes, bool (H, W), by number; all of one size.
         total: colours in 0..255, (N, 3); added to.
         weight: (N,); added to.
@@ -51,18 +45,19 @@ def add_colours(
         for part in (0, 1)
     ]
     height, width = next((hole.shape for _, hole in shown.values()), (0, 0))
-    given = [np.ascontiguousarray(frames, np.int64)]
-    given += [np.ascontiguousarray(one, np.float32) for one in (*place, share)]
-    missing = required().copy_colours(
-        *(one.ctypes.data for one in given),
-        len(frames),
-        *tables,
-        first,
-        last - first + 1,
-        height,
-        width,
-        total.ctypes.data,
-        weight.ctypes.data,
-    )
-    if missing:
-        raise KeyError(f"{missing} points lie in frames that are not among the pictures {first} to {last}.")
+    for frames, place, share in directions:
+        given = [np.ascontiguousarray(frames, np.int64)]
+        given += [np.ascontiguousarray(one, np.float32) for one in (*place, share)]
+        missing = required().copy_colours(
+            *(one.ctypes.data for one in given),
+            len(frames),
+            *tables,
+            first,
+            last - first + 1,
+            height,
+            width,
+            total.ctypes.data,
+            weight.ctypes.data,
+        )
+        if missing:
+            raise KeyError(f"{missing} points lie in frames that are not among the pictures {first} to {last}.")

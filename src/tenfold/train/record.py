@@ -103,12 +103,11 @@ def check_identity(stored: Mapping[str, Any], now: Mapping[str, Any], order: Ord
     Raises:
         CheckpointError: naming every field that differs, with both values.
     """
-    known = len(order.methods)
     methods = list(map(_with_newer_options, stored["methods"], now["methods"], order.methods))
     stored = {
         **stored,
         "train": _with_newer_options(stored["train"], now["train"], order.config),
-        "methods": methods + stored["methods"][known:],
+        "methods": methods + stored["methods"][len(methods) :],
     }
     before, after = _flatten(stored), _flatten(now)
     lines = [

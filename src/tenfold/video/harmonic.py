@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import ShapeError
-from tenfold.kernels import harmonic as native
-
-_MOST_STEPS = 2000
+from tenfold.kernels.harmonic import MOST_STEPS, harmonic
+from tenfold.kernels.library import native
 
 
 def filled_smoothly(frame: NDArray[np.uint8], hole: NDArray[np.bool_], tolerance: float = 0.5) -> NDArray[np.uint8]:
@@ -54,11 +53,7 @@ def harmonic_fill(values: NDArray[np.float32], hole: NDArray[np.bool_], toleranc
     # One known pixel around the hole, where there is one, is all that the solution hangs on.
     box = tuple(slice(max(0, one[0] - 1), one[-1] + 2) for one in (rows, columns))
     part = np.where(hole[box], np.float32(0), values[:, box[0], box[1]])
-    filled[:, box[0], box[1]] = (
-        native.harmonic(part, hole[box], tolerance, _MOST_STEPS)
-        if native.serves()
-        else _solve(part, hole[box], tolerance)
-    )
+    filled[:, box[0], box[1]] = (harmonic if native() else _solve)(part, hole[box], tolerance)
     return filled
 
 
@@ -134,7 +129,7 @@ def _conjugate_gradients(
     residual = known - applied(current)
     scaled = residual / degree
     direction, energy = scaled.copy(), (residual * scaled).sum(1)
-    for _ in range(_MOST_STEPS):
+    for _ in range(MOST_STEPS):
         if np.abs(residual).max() <= tolerance:
             break
         product = applied(direction)

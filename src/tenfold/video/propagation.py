@@ -9,13 +9,14 @@ the provenance of every copied pixel. The work is proportional to the pixels in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.kernels import copying as native
+from tenfold.kernels.copying import Points, add_colours
+from tenfold.kernels.library import native
 from tenfold.video.flow import Flow, returns
 
 NOT_FOUND = -1
@@ -196,15 +197,21 @@ def copied_colours(
         uint8 (N, 3), and where there are any, bool (N,).
     """
     total, weight = np.zeros((len(before.frame), 3), np.float32), np.zeros(len(before.frame), np.float32)
-    for sources, share in zip((before, after), mix(number, before, after), strict=True):
-        if native.serves():
-            native.add_colours(sources.frame, sources.place, share, pictures, total, weight)
-            continue
-        for source in np.unique(sources.frame[sources.found]).tolist():
-            at = np.flatnonzero(sources.frame == source)
-            colours, seen = read_colours(*pictures[source], sources.place[:, at])
+    shares = mix(number, before, after)
+    directions = [(one.frame, one.place, share) for one, share in zip((before, after), shares, strict=True)]
+    (add_colours if native() else _add_colours)(directions, pictures, total, weight)
+    got = weight > 0
+    return np.rint(total / np.where(got, weight, 1)[:, None]).astype(np.uint8), got
+
+
+def _add_colours(
+    directions: Sequence[Points], pictures: Pictures, total: NDArray[np.float32], weight: NDArray[np.float32]
+) -> None:
+    """The twin of `tenfold.kernels.copying.add_colours`."""
+    for frames, place, share in directions:
+        for source in np.unique(frames[frames != NOT_FOUND]).tolist():
+            at = np.flatnonzero(frames == source)
+            colours, seen = read_colours(*pictures[source], place[:, at])
             part = share[at] * seen
             total[at] += colours * part[:, None]
             weight[at] += part
-    got = weight > 0
-    return np.rint(total / np.where(got, weight, 1)[:, None]).astype(np.uint8), got
