@@ -119,9 +119,11 @@ def _in_processes(
                     result = None
                 yield key, result
     finally:
-        ours.close()
+        if running:
+            ours.close()  # which ends all workers; idle ones end by themselves, without a signal while they do
         for pool in pools:
             pool.shutdown(cancel_futures=True)
+        ours.close()
         theirs.close()
 
 
