@@ -13,6 +13,7 @@ from tenfold.models import build
 from tenfold.search import CandidateSpace, TaskOrder, measure
 from tenfold.search import measuring as module
 from tenfold.search.signals import zero_cost_signals
+from tenfold.search.tables import read_table
 from tenfold.train import TrainConfig
 from train.toy_training import ToyTask, make_images
 
@@ -76,7 +77,7 @@ def test_the_table_holds_codes_metrics_costs_and_signals_and_a_run_goes_on(tmp_p
         measure(WIDTHS, DIGITS, count=1, further=[[0.1, 2]], config=CONFIG, out=tmp_path / "given", resume=True)
     with pytest.raises(UsageError, match="already holds a measurement"):
         measure(WIDTHS, DIGITS, count=2, config=CONFIG, out=tmp_path / "two")
-    with pytest.raises(UsageError, match=r"a measurement with other train, seed: measure.json has them"):
+    with pytest.raises(UsageError, match=r"a measurement with other train.epochs, seed: measure.json has them"):
         measure(
             WIDTHS,
             DIGITS,
@@ -101,10 +102,32 @@ def test_a_candidate_that_fails_is_a_row_that_says_why(tmp_path, monkeypatch):
     assert "became" in row["error"]
 
 
-def test_a_candidate_whose_worker_is_lost_is_a_row_that_says_so(tmp_path, monkeypatch):
+def test_a_candidate_whose_worker_is_lost_is_a_row_that_says_so_and_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "run_jobs", lambda work, orders, where: [(at, None) for at in orders])
     with pytest.raises(module.DataError, match="its worker was lost 3 times"):
         measure(WIDTHS, DIGITS, count=1, config=CONFIG, out=tmp_path / "run")
+    monkeypatch.setattr(module, "run_jobs", _here)
+    columns = _columns(measure(WIDTHS, DIGITS, count=1, config=CONFIG, out=tmp_path / "run", resume=True))
+    assert columns["error"] == [""]
+
+
+def test_a_mistake_in_one_candidate_does_not_end_the_others(monkeypatch):
+    def broken(*_, **__):
+        raise KeyError("stem")
+
+    monkeypatch.setattr(module, "_measure_on", broken)
+    row = module.measure_one(WIDTHS, WIDTHS.draw(1, 0)[0], DIGITS, CONFIG)
+    assert row["error"] == "classify: KeyError: 'stem'"
+
+
+def test_the_table_says_what_its_codes_and_tasks_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_jobs", _here)
+    table = read_table(measure(WIDTHS, DIGITS, count=2, config=CONFIG, out=tmp_path / "run"))
+    assert table.space.names == ("width",)
+    (task,) = table.origin.tasks.values()
+    assert (task.kind, task.options) == ("classify", DIGITS[0].options)
+    assert table.costs_of("classify").image == (8, 8)
+    assert table.costs_of("classify").of(list(table.codes.T))["macs"].tolist() == table.costs["macs"].tolist()
 
 
 def test_codes_are_different_and_the_first_do_not_depend_on_the_number():

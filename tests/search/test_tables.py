@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from tenfold.errors import DataError, MissingDataError, UnknownNameError, UsageError
+from tenfold.search.code_costs import CodeCosts
 from tenfold.search.code_spaces import MULTIRES
 from tenfold.search.nas_bench_mr import read_authors_files, read_plain_pickle
+from tenfold.search.origin import NAS_BENCH_MR
 from tenfold.search.tables import Table, official_split, read_table, write_table
 
 
@@ -15,7 +17,8 @@ def small_table(count=40, seed=0):
     """Codes with a metric that rises with the first unit counts."""
     codes = np.unique(MULTIRES.random(count, np.random.default_rng(seed)), axis=0)
     value = codes.sum(1) / codes.sum(1).max()
-    return Table(space=MULTIRES, codes=codes, metrics={"seg": {"mIoU": value, "mAcc": value + 1}})
+    metrics = {"seg": {"mIoU": value, "mAcc": value + 1}}
+    return Table(space=MULTIRES, codes=codes, metrics=metrics, origin=NAS_BENCH_MR)
 
 
 def test_the_real_tables_are_read(shared):
@@ -35,6 +38,8 @@ def test_a_table_comes_back_from_parquet(tmp_path):
     again = read_table(tmp_path / "t.parquet")
     np.testing.assert_array_equal(again.codes, table.codes)
     np.testing.assert_array_equal(again.column("seg/mAcc"), table.column("seg/mAcc"))
+    assert again.measured_task("seg").per_pixel
+    assert again.costs_of("seg") == CodeCosts(num_classes=19, pixels=True)
 
 
 def test_bad_tables_are_refused_in_words(tmp_path):
@@ -47,12 +52,17 @@ def test_bad_tables_are_refused_in_words(tmp_path):
         "lacks the column": {"seg/mIoU": values},
         "codes that are no numbers, or are NaN": {"codes": codes * np.nan, "seg/mIoU": values},
         "holds infinity": {"codes": codes, "seg/mIoU": values * np.inf},
-        "Only plain arrays are read": {"codes": np.array([{}, 1], object)},
+        "holds pickled objects. Only plain arrays are read": {"codes": np.array([{}, 1], object)},
+        "is there 2 times. Keep one row of each": {"codes": codes[[0, 1, 0]], "seg/mIoU": values[:3]},
+        "code of row 0 lies outside of the space multires": {"codes": codes + 1, "seg/mIoU": values},
     }
     for number, (words, columns) in enumerate(cases.items()):
         np.savez(tmp_path / f"{number}.npz", **columns)
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError, match=rf"the table .*{number}\.npz cannot be used: .*({words})"):
             read_table(tmp_path / f"{number}.npz")
+    (tmp_path / "pickle.npz").write_bytes(pickle.dumps([1]))
+    with pytest.raises(DataError, match=r"it holds pickled objects\. Only plain arrays are read"):
+        read_table(tmp_path / "pickle.npz")
     outside = codes.copy()
     outside[3, 0] = 9999
     with pytest.raises(UsageError, match="9999"):
@@ -79,6 +89,14 @@ def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
     (folder / "trainval.pkl").write_bytes(pickle.dumps(rows))
     read = read_authors_files(tmp_path, ["seg"])
     np.testing.assert_array_equal(read.codes, table.codes)
+    for value, words in (([1, 2], "row: not all of them have 27 numbers"), (list(range(27)), "lies outside")):
+        broken = [rows[0], {**rows[1], "embedding": value}]
+        (folder / "trainval.pkl").write_bytes(pickle.dumps(broken))
+        with pytest.raises(UsageError, match=words):
+            read_authors_files(tmp_path, ["seg"])
+    (folder / "trainval.pkl").write_bytes(pickle.dumps([{**rows[0], "mAcc": 10**400}]))
+    with pytest.raises(DataError, match=r"row 0 of .*: mAcc is 1000+, not a number"):
+        read_authors_files(tmp_path, ["seg"])
     del rows[2]["aAcc"]
     (folder / "trainval.pkl").write_bytes(pickle.dumps(rows))
     with pytest.raises(DataError, match=r"row 2 of .* lacks aAcc"):

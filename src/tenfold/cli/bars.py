@@ -1,4 +1,4 @@
-"""Bars of work on frames: one for each thing that is done, on a terminal."""
+"""What long work shows on a terminal: a bar for each thing that is counted, or the step that it is at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tenfold.cli.output import console, is_first_process
+from tenfold.cli.output import console, is_first_process, to_stderr
 
 Show = Callable[[str, int, int | None], None]
 """What is done, how many are done, and how many there are; None where that is not known."""
@@ -34,3 +34,22 @@ def shown_bars(width: int) -> Iterator[Show | None]:
             bars.update(work[what], completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def shown_steps() -> Iterator[Callable[[str], None]]:
+    """Tell the step that work is at: on a terminal one line with the seconds so far, in a pipe a line for each."""
+    if not (is_first_process() and sys.stderr.isatty()):
+        yield lambda text: to_stderr(f"[dim]{text}[/]")
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console(sys.stderr),
+        transient=True,
+    ) as line:
+        task = line.add_task("starting", total=None)
+        yield lambda text: line.update(task, description=text)

@@ -16,6 +16,7 @@ _SEARCHES: tuple[tuple[str, str, str], ...] = (
         "search_ncp:ncp",
         "Propagate network codes towards targets, learning from a table of candidates.",
     ),
+    ("fetch", "search_fetch:fetch", "Fetch a published table of trained candidates."),
     ("measure", "search_measure:measure", "Train many candidates briefly, and keep a table of what each reached."),
 )
 

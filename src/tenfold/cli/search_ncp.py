@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from tenfold.cli.bars import shown_steps
 from tenfold.cli.output import to_stderr, to_stdout, write_json
+from tenfold.cli.values import parse_settings
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
+    from tenfold.models import Architecture
+    from tenfold.search.code_costs import CodeCosts
     from tenfold.search.ncp import NcpResult
     from tenfold.search.ncp_rounds import FoundCode
+    from tenfold.search.origin import MeasuredTask
+    from tenfold.search.scoring import Target
+    from tenfold.search.tables import Table
 
 _WHAT = Group("What to search", sort_key=1)
 _HOW = Group("How to go about it", sort_key=2)
-RESULT, PICTURE, PROPOSED = "result.json", "front.png", "proposed.json"
+RESULT, PICTURE, PROPOSED, FOUND_RECIPE = "result.json", "front.png", "proposed.json", "found.toml"
 _UNKNOWN = "\N{EN DASH}"
 _SHOWN = 10
 """Rows of the front that the screen has room for; result.json has all."""
@@ -30,13 +39,15 @@ def ncp(
     *,
     target: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())],
     budget: Annotated[str | None, Parameter(group=_WHAT)] = None,
-    image: Annotated[str, Parameter(group=_WHAT)] = "128x128",
-    num_classes: Annotated[int, Parameter(group=_WHAT)] = 50,
+    image: Annotated[str | None, Parameter(group=_WHAT)] = None,
+    num_classes: Annotated[int | None, Parameter(group=_WHAT)] = None,
+    in_channels: Annotated[int | None, Parameter(group=_WHAT)] = None,
     start: Annotated[tuple[str, ...], Parameter(group=_WHAT, negative=())] = (),
     predictor: Annotated[str, Parameter(group=_HOW)] = "blend",
     starts: Annotated[int, Parameter(group=_HOW)] = 16,
     caution: Annotated[float | None, Parameter(group=_HOW)] = None,
     propose: Annotated[int, Parameter(group=_HOW)] = 0,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", group=_HOW, negative=())] = (),
     seed: Annotated[int, Parameter(group=_HOW)] = 0,
     out: Annotated[Path, Parameter(name=("--out", "-o"), group=_HOW)] = Path("runs/ncp"),
     as_json: Annotated[bool, Parameter(name="--json", group=_HOW, negative=())] = False,
@@ -44,60 +55,98 @@ def ncp(
     """Propagate network codes towards targets, within a budget.
 
     Learns from a table of trained candidates (NAS-Bench-MR, NAS-Bench-201, or one that `tenfold search measure` made),
-    and looks for codes that are best at the targets. Killed, the same command goes on. Leaves result.json and the
-    Pareto front as a picture; the found code trains by `tenfold fit --model multires --set model.code=[…]`.
+    and looks for codes that are best at the targets. Killed, the same command goes on. Leaves result.json, the Pareto
+    front as a picture, and a recipe (found.toml) that trains the found network: tenfold fit --recipe FOLDER/found.toml.
 
     Args:
         table: .npz or .parquet.
-        target: a task of the table, such as seg, or TASK/METRIC; repeat it for several, with weights as seg=2.
+        target: a task of the table, such as seg, or TASK/METRIC; repeat it for several, with weights as seg=2, below
+            zero where less is better.
         budget: upper limits for one image, on macs and params, such as macs=2G,params=5M.
-        image: height x width by which the cost is counted.
-        num_classes: by which the cost is counted.
-        start: a code to start from, its numbers with commas; repeat it for several.
+        image: height x width by which the cost is counted, such as 128x128; default: that of the first target's task.
+        num_classes: by which the cost is counted; default: likewise.
+        in_channels: by which the cost is counted; default: likewise.
+        start: a code to start from, its numbers with commas; or the folder of another search, such as one for another
+            task, whose best code is meant; repeat it for several.
         predictor: mlp (the authors'), ensemble, gp, gp-warped, boosting, lightgbm, catboost or blend.
         starts: how many codes each round starts from.
         caution: how many deviations are taken from each estimate before it counts; 0 believes the mean, below 0 they
             are added. Default: 1, with --propose -1.
         propose: so many codes that the table lacks and that are worth measuring, in proposed.json, which
             `tenfold search measure --codes` takes.
+        settings: a further option of the search: mode (continuous, winner-takes-all or both), lr, iterations,
+            cost_weights; such as --set mode=continuous --set cost_weights=[0,0.1].
         seed: of predictors and starts.
         out: the folder for what is done and found.
         as_json: print one JSON object with the found codes.
     """
-    import numpy as np
-    from rich.text import Text
-
     from tenfold.cost import Budget
-    from tenfold.search.code_costs import CodeCosts
     from tenfold.search.ncp import search_ncp
     from tenfold.search.scoring import NcpConfig, Target
     from tenfold.search.tables import read_table
 
-    result = search_ncp(
-        read_table(table),
-        [Target.parse(one) for one in target],
-        budget=Budget.parse(budget) if budget else None,
-        costs=CodeCosts(image=_sides(image), num_classes=num_classes),
-        config=NcpConfig(
-            predictor=predictor,
-            starts=starts,
-            caution=(-1.0 if propose else 1.0) if caution is None else caution,
-            proposals=propose,
-            seed=seed,
-        ),
-        starts=np.array([_numbers(one) for one in start]) if start else None,
-        run_dir=out,
-        notice=lambda text: to_stderr(f"[dim]{text}[/]"),
+    opened, targets = read_table(table), [Target.parse(one) for one in target]
+    config = NcpConfig(
+        predictor=predictor,
+        starts=starts,
+        caution=(-1.0 if propose else 1.0) if caution is None else caution,
+        proposals=propose,
+        seed=seed,
+        **_settings(settings),
     )
-    written = _write(result, out, [Target.parse(one).name for one in target])
+    counted_by = {
+        "image": None if image is None else _sides(image),
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+    }
+    costs = _costs(opened, targets, {name: value for name, value in counted_by.items() if value is not None})
+    with shown_steps() as tell:
+        result = search_ncp(
+            opened,
+            targets,
+            budget=Budget.parse(budget) if budget else None,
+            costs=costs,
+            config=config,
+            starts=[_start(one, opened) for one in start] or None,
+            run_dir=out,
+            notice=tell,
+        )
+    written = _write(result, out, [one.name for one in targets], opened.measured_task(targets[0].name))
     if as_json:
-        write_json({**written, **_plain(result)})
+        write_json({**written, "counted_by": None if costs is None else costs.to_dict(), **_plain(result)})
         return
     to_stdout(_front_table(result))
-    code = ",".join(map(str, result.best.code))
-    to_stderr("\n" + "\n".join(f"{name:<9} {path}" for name, path in written.items()))
-    if result.best.costs:
-        to_stderr(Text(f"next: tenfold fit --model multires --set 'model.code=[{code}]' --data FOLDER"))
+    if costs is not None:
+        height, width = costs.image
+        to_stderr(f"\n[dim]costs of one image of {height}x{width} pixels, {costs.num_classes} classes[/]")
+    to_stderr("\n".join(f"{name:<9} {path}" for name, path in written.items()))
+    if "recipe" in written:
+        task = opened.measured_task(targets[0].name)
+        data = "" if task is not None and task.options else " --data FOLDER"
+        to_stderr(f"[dim]next: tenfold fit --recipe {written['recipe']}{data}[/]")
+
+
+def _settings(given: tuple[str, ...]) -> dict[str, Any]:
+    """Options of the search that have no flag of their own."""
+    from tenfold.errors import UnknownNameError
+
+    known = ("mode", "lr", "iterations", "cost_weights")
+    found = parse_settings(given)
+    for name in found:
+        if name not in known:
+            raise UnknownNameError("option of the search", name, known)
+    return found
+
+
+def _costs(table: Table, targets: Sequence[Target], given: dict[str, Any]) -> CodeCosts | None:
+    """By what codes are counted: on the first target's task, but for what was given."""
+    costs = table.costs_of(targets[0].name)
+    if costs is None and given:
+        raise UsageError(
+            f"--{next(iter(given)).replace('_', '-')}: nothing is known of what a code of {table.space.name} costs. "
+            "Leave it out."
+        )
+    return None if costs is None else replace(costs, **given)
 
 
 def _sides(text: str) -> tuple[int, int]:
@@ -107,11 +156,26 @@ def _sides(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _numbers(text: str) -> list[int]:
-    parts = [part.strip() for part in text.strip("[] ").split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise UsageError(f"--start {text!r} is not a code: give its whole numbers with commas.")
-    return [int(part) for part in parts]
+def _start(text: str, table: Table) -> list[int | float]:
+    """A code: its numbers, the authors' text, or the best code of another search."""
+    from tenfold.models.multires_code import parse_code
+    from tenfold.search.code_spaces import MULTIRES
+
+    path = Path(text)
+    if path.exists():
+        path = path / RESULT if path.is_dir() else path
+        try:
+            return list(json.loads(path.read_text(encoding="utf-8"))["best"]["code"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"--start {text}: {path} holds no result of a search ({error}).") from error
+    if table.space is MULTIRES:
+        return list(parse_code(text))
+    try:
+        return [float(part) for part in text.strip("[] ").split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"--start {text!r} is not a code: give its numbers with commas, or the folder of another search."
+        ) from error
 
 
 def _plain(result: NcpResult) -> dict[str, Any]:
@@ -125,9 +189,7 @@ def _plain(result: NcpResult) -> dict[str, Any]:
     }
 
 
-def _write(result: NcpResult, out: Path, targets: list[str]) -> dict[str, Path]:
-    import json
-
+def _write(result: NcpResult, out: Path, targets: list[str], task: MeasuredTask | None) -> dict[str, Path]:
     from tenfold.files import write_text
 
     files = {"result": out / RESULT, "picture": out / PICTURE}
@@ -136,7 +198,21 @@ def _write(result: NcpResult, out: Path, targets: list[str]) -> dict[str, Path]:
     if result.proposed:
         files["proposed"] = out / PROPOSED
         write_text(files["proposed"], json.dumps([one.code for one in result.proposed]) + "\n")
+    if result.best.architecture is not None:
+        files["recipe"] = out / FOUND_RECIPE
+        _write_recipe(result.best.architecture, task, files["recipe"])
     return files
+
+
+def _write_recipe(architecture: Architecture, task: MeasuredTask | None, path: Path) -> None:
+    """How the found network is trained from the start."""
+    from tenfold.train.recipe import Choice, Recipe, write_recipe
+
+    recipe = Recipe(
+        model=Choice(kind=architecture.name, options=architecture.options),
+        task=None if task is None else Choice(kind=task.kind, options=dict(task.options)),
+    )
+    write_recipe(recipe, path)
 
 
 def _draw(result: NcpResult, path: Path, title: str) -> None:
@@ -165,7 +241,7 @@ def _draw(result: NcpResult, path: Path, title: str) -> None:
         figure.savefig(part, format="png", dpi=150)
 
 
-def _front_table(result: NcpResult) -> Table:
+def _front_table(result: NcpResult) -> RichTable:
     from rich.table import Table as RichTable
 
     from tenfold.cost import format_amount

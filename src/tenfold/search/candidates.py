@@ -12,7 +12,8 @@ from tenfold.errors import UsageError
 from tenfold.models import Architecture, facts
 from tenfold.models.multires_code import IS_CHANNELS, NAMES
 
-_CODED = "multires"
+CODED = "multires"
+"""The model whose candidates are codes."""
 _LARGEST_CHANNELS = 128
 _ATTEMPTS = 200
 
@@ -42,7 +43,7 @@ class CandidateSpace:
             raise UsageError(f"counts is {counts}; allowed is 1 to 4.")
         widths, numbers = tuple(range(8, channels + 1, 8)), tuple(range(1, counts + 1))
         return cls(
-            model=_CODED,
+            model=CODED,
             choices={name: widths if wide else numbers for name, wide in zip(NAMES, IS_CHANNELS, strict=True)},
         )
 
@@ -93,8 +94,8 @@ class CandidateSpace:
 
     def architecture(self, code: Mapping[str, int | float], *, per_pixel: bool) -> Architecture:
         """The network of a code, without the outputs and input channels that the task decides."""
-        if self.model == _CODED:
-            name = "multires_segmenter" if per_pixel else _CODED
+        if self.model == CODED:
+            name = "multires_segmenter" if per_pixel else CODED
             return Architecture(name, {"code": [code[one] for one in NAMES]})
         from tenfold.models import for_pixels
 

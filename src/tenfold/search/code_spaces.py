@@ -18,6 +18,8 @@ from tenfold.models.multires_code import IS_CHANNELS, NAMES
 Codes = NDArray[np.int64]
 Points = NDArray[np.float64]
 _SHOWN = 3
+_SMALL = 20_000
+"""Codes of a small space."""
 
 
 class CodeSpace(ABC):
@@ -63,6 +65,11 @@ class CodeSpace(ABC):
             product *= len(one)
         return product
 
+    @property
+    def is_small(self) -> bool:
+        """Whether every code can be asked about, which is surer than to move through the space."""
+        return self.size <= _SMALL
+
     def random(self, count: int, rng: np.random.Generator) -> Codes:
         """Codes (count, L), each number drawn uniformly."""
         return np.stack([rng.choice(one, count) for one in self.choices], 1)
@@ -102,11 +109,7 @@ class CodeSpace(ABC):
             found = np.atleast_2d(np.asarray(codes))
         except ValueError as error:  # rows of several lengths
             raise UsageError(f"{what}: not all of them have {len(self.names)} numbers ({error}).") from error
-        if found.ndim != 2 or found.shape[1] != len(self.names):
-            raise UsageError(
-                f"{what} has {found.shape[-1]} numbers; in the space {self.name} it takes {len(self.names)}: "
-                f"{' '.join(self.names)}."
-            )
+        self._check_length(found, what)
         whole = found.astype(np.int64) if found.dtype.kind in "iuf" and np.isfinite(found).all() else None
         if whole is None or (whole != found).any():
             raise UsageError(f"{what} must be made of whole numbers.")
@@ -119,6 +122,25 @@ class CodeSpace(ABC):
                     f"{whole[row, at]}; allowed is {_listed(allowed)}."
                 )
         return whole
+
+    def read(self, rows: object, what: str = "code") -> Codes:
+        """Codes (N, L) as people write them: here the codes themselves.
+
+        Raises:
+            UsageError: if one lies outside of the space.
+        """
+        return self.check(rows, what)
+
+    def write(self, code: Sequence[int]) -> tuple[int | float, ...]:
+        """A code as people write it."""
+        return tuple(int(number) for number in code)
+
+    def _check_length(self, rows: NDArray[np.generic], what: str) -> None:
+        if rows.ndim != 2 or rows.shape[1] != len(self.names):
+            raise UsageError(
+                f"{what} has {rows.shape[-1]} numbers; in the space {self.name} it takes {len(self.names)}: "
+                f"{' '.join(self.names)}."
+            )
 
 
 class GridSpace(CodeSpace):

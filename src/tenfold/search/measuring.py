@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tenfold.errors import DataError, TenfoldError, UnknownNameError, UsageError, require
-from tenfold.files import write_text, written_whole
+from tenfold.files import write_text
 from tenfold.jobs import TRIES, Processes, RayCluster, run_jobs
 from tenfold.search.candidates import CandidateSpace, code_key
-from tenfold.search.run_folders import claim
+from tenfold.search.origin import MeasuredTask, Origin
+from tenfold.search.run_folders import claim, differences
+from tenfold.search.tables import write_columns
 from tenfold.tasks import registry
 from tenfold.train.config import TrainConfig
 from tenfold.train.interrupts import Interrupted
@@ -28,6 +30,8 @@ from tenfold.train.interrupts import Interrupted
 TABLE_FILE = "table.parquet"
 ORDER_FILE, FURTHER_FILE = "measure.json", "further.json"
 Where = Literal["processes", "ray"]
+_LOST = f"its worker was lost {TRIES} times"
+"""The error of a row that another call tries again: a machine that is gone says nothing about a candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +104,8 @@ def measure(
         raise UsageError(f"count is {count} and jobs is {jobs}; allowed are whole numbers from 1.")
     codes, folder = space.draw(count, seed), Path(out)
     given = [space.check(code) for code in further]
+    origin = Origin(candidates=space, tasks={task.kind: _measured_task(task) for task in tasks})
     for task in tasks:
-        registry.create(task.kind, **task.options)  # says what is wrong before any worker starts
         _config_of(task, config)
     _open_folder(folder, space, tasks, config, seed, resume=resume)
     codes = _with_further(folder, space, codes, given)
@@ -109,12 +113,12 @@ def measure(
     done = {}
     for at, code in enumerate(codes):
         row = _read_row(_row_file(folder, code), code) or tabled.get(tuple(code_key(code)))
-        if row is not None:
+        if row is not None and row["error"] != _LOST:
             done[at] = row
     orders = {at: (space, code, list(tasks), config) for at, code in enumerate(codes) if at not in done}
     try:
         for at, result in run_jobs(measure_one, orders, RayCluster() if where == "ray" else Processes(jobs)):
-            row = result or {"code": code_key(codes[at]), "values": {}, "error": f"its worker was lost {TRIES} times"}
+            row = result or {"code": code_key(codes[at]), "values": {}, "error": _LOST}
             write_text(_row_file(folder, codes[at]), json.dumps(row) + "\n")
             done[at] = row
             if tell is not None:
@@ -123,10 +127,23 @@ def measure(
         rows = [(codes[at], done[at]) for at in sorted(done)]
         has_values = any(row["values"] for _, row in rows)
         if has_values:
-            _write_table(folder / TABLE_FILE, rows)
+            write_columns(_columns(rows), folder / TABLE_FILE, origin)
     if not has_values:
         raise DataError(f"no candidate could be measured. The first said: {rows[0][1]['error']}")
     return folder / TABLE_FILE
+
+
+def _measured_task(order: TaskOrder) -> MeasuredTask:
+    task = registry.create(order.kind, **order.options)  # says what is wrong before any worker starts
+    channels, height, width = task.input_shape
+    return MeasuredTask(
+        kind=order.kind,
+        options=order.options,
+        image=(height, width),
+        in_channels=channels,
+        num_classes=task.describe()["num_outputs"],
+        per_pixel=task.per_pixel,
+    )
 
 
 def _config_of(order: TaskOrder, config: TrainConfig) -> TrainConfig:
@@ -173,11 +190,12 @@ def _open_folder(
         raise UsageError(
             f"{folder} already holds a measurement. Go on with it by resume (--resume), or choose another."
         )
-    if differing := claim(path, order):
+    if differing := differences(path, order):
         raise UsageError(
             f"{folder} holds a measurement with other {', '.join(differing)}: {path.name} has them. Rows that were "
             "measured differently cannot be compared; use the same, or another folder."
         )
+    claim(path, order)
 
 
 def _read_row(path: Path, code: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -224,8 +242,10 @@ def measure_one(
             values |= _measure_on(space, code, order, config, with_cost=number == 0)
         except Interrupted:
             raise
-        except (TenfoldError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+        except TenfoldError as error:
             errors.append(f"{order.kind}: {error}")  # such as a loss that became NaN: that, too, is a result
+        except Exception as error:  # one candidate's failure is no reason to end the others
+            errors.append(f"{order.kind}: {type(error).__name__}: {error}")
     return {"code": code_key(code), "values": values, "error": "; ".join(errors)}
 
 
@@ -260,14 +280,10 @@ def _measure_on(
     return found
 
 
-def _write_table(path: Path, rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+def _columns(rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, list[Any]]:
     """A row for each code and what was measured of it."""
-    import pyarrow
-    import pyarrow.parquet
-
     names = dict.fromkeys(name for _, row in rows for name in row["values"])
     columns: dict[str, list[Any]] = {name: [code[name] for code, _ in rows] for name in rows[0][0]}
     columns |= {name: [float(row["values"].get(name, math.nan)) for _, row in rows] for name in names}
     columns["error"] = [row["error"] for _, row in rows]
-    with written_whole(path) as part:
-        pyarrow.parquet.write_table(pyarrow.table(columns), part, compression="zstd")
+    return columns

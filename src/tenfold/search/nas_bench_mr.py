@@ -20,6 +20,7 @@ import numpy as np
 from tenfold.errors import DataError, MissingDataError
 from tenfold.files import written_whole
 from tenfold.search.code_spaces import MULTIRES
+from tenfold.search.origin import NAS_BENCH_MR
 from tenfold.search.tables import Table
 
 TASKS = ("cls-50-1000", "cls-50-100", "cls-10-1000", "cls-10c", "seg", "seg-4x", "video", "video-p")
@@ -28,6 +29,7 @@ _COMMIT = "5259acdf9876c3adf4b8b1133afc3ac0d1077d65"
 _ADDRESS = f"https://raw.githubusercontent.com/dingmyu/NCP/{_COMMIT}/data"
 _CLASSIFICATION = ("top1", "top5")
 _MOST_BYTES = 100_000_000
+_LARGEST = 1e300
 
 
 def fetch_nas_bench_mr(folder: str | Path, tasks: Sequence[str] = TASKS) -> list[Path]:
@@ -77,7 +79,7 @@ def read_authors_files(folder: str | Path, tasks: Sequence[str] = TASKS) -> Tabl
     for task in tasks:
         path = Path(folder) / task / "trainval.pkl"
         rows = _checked_rows(read_plain_pickle(path), path, (*METRICS.get(task, _CLASSIFICATION), "flops", "params"))
-        found = np.array([row["embedding"] for row in rows])
+        found = MULTIRES.check([row["embedding"] for row in rows], f"{path}: code of row")
         if codes is not None and not np.array_equal(codes, found):
             raise DataError(f"{path} does not list the same codes in the same order as the file of {tasks[0]}.")
         codes = found
@@ -90,7 +92,7 @@ def read_authors_files(folder: str | Path, tasks: Sequence[str] = TASKS) -> Tabl
         }
     if codes is None:
         raise DataError("which tasks? Name at least one.")
-    return Table(space=MULTIRES, codes=codes, metrics=metrics, costs=costs)
+    return Table(space=MULTIRES, codes=codes, metrics=metrics, costs=costs, origin=NAS_BENCH_MR)
 
 
 def read_plain_pickle(path: str | Path) -> Any:
@@ -102,7 +104,7 @@ def read_plain_pickle(path: str | Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingDataError(f"there is no file at {path}. `fetch_nas_bench_mr` gets the authors' files.")
+        raise MissingDataError(f"there is no file at {path}. `tenfold search fetch` gets the authors' files.")
     if path.stat().st_size > _MOST_BYTES:
         raise DataError(f"{path} has {path.stat().st_size} bytes; the authors' files have less than {_MOST_BYTES}.")
     try:
@@ -133,7 +135,7 @@ def _checked_rows(content: Any, path: Path, names: Sequence[str]) -> list[dict[s
         missing = [name for name in (*names, "embedding") if name not in row]
         if missing:
             raise DataError(f"row {number} of {path} lacks {', '.join(missing)}; it has {', '.join(map(str, row))}.")
-        bad = [name for name in names if not isinstance(row[name], int | float) or not np.isfinite(row[name])]
+        bad = [name for name in names if not isinstance(row[name], int | float) or not abs(row[name]) <= _LARGEST]
         if bad:
             raise DataError(f"row {number} of {path}: {bad[0]} is {row[bad[0]]!r}, not a number.")
     return content

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ from tenfold.files import written_whole
 from tenfold.search.code_costs import CodeCosts, check_budget
 from tenfold.search.code_spaces import Codes
 from tenfold.search.ncp_rounds import FoundCode, Rounds
-from tenfold.search.run_folders import claim
-from tenfold.search.scoring import NcpConfig, Score, Target
+from tenfold.search.run_folders import claim, differences
+from tenfold.search.scoring import NcpConfig, Score, Target, check_targets
 from tenfold.search.tables import Table
 
 _SETTINGS, _ROUND = "search.json", "round_{}.npz"
@@ -61,7 +62,7 @@ def search_ncp(
     budget: Budget | None = None,
     costs: CodeCosts | None = None,
     config: NcpConfig | None = None,
-    starts: Codes | None = None,
+    starts: Sequence[Sequence[int | float]] | None = None,
     rows: NDArray[np.integer] | None = None,
     run_dir: Path | None = None,
     notice: Callable[[str], None] = lambda _: None,
@@ -72,10 +73,10 @@ def search_ncp(
         table: of trained candidates.
         targets: what to raise.
         budget: of multiply-adds and parameters; never exceeded.
-        costs: image and classes by which the budget is counted.
+        costs: image and classes by which the budget is counted; default: those of the first target's task.
         config: how to search.
-        starts: further codes to start from, such as the network that is used today, or what another task's search
-            found.
+        starts: further codes to start from, as people write them, such as the network that is used today, or what
+            another task's search found.
         rows: of the table to learn from and to start from; default: all.
         run_dir: keeps what is done; a search that was killed goes on from there, to the same result.
         notice: is told what happens, in a few words.
@@ -85,23 +86,28 @@ def search_ncp(
         UsageError: if the budget limits something that cannot be counted from a code, or a start is no code.
         BudgetError: if no code keeps the budget.
         DataError: if too few candidates were measured.
-        CheckpointError: if the run folder belongs to another search, or is damaged.
+        CheckpointError: if the run folder belongs to another search, or does not say to which.
     """
-    budget, costs, config = budget or Budget(), costs or CodeCosts(), config or NcpConfig()
+    budget, config = budget or Budget(), config or NcpConfig()
+    check_targets(table, targets)
+    costs = costs or table.costs_of(targets[0].name)
     check_budget(table.space, costs, budget)
-    given = table.space.check(starts, "start") if starts is not None else table.codes[:0]
-    if run_dir is not None:
-        order = _fingerprint(table, targets, budget, costs, config, given, rows)
-        if differing := claim(run_dir / _SETTINGS, order):
-            raise CheckpointError(
-                f"{run_dir} holds another search: {', '.join(differing)} differ. Give another folder (--out), or the "
-                "same options to go on with that one."
-            )
+    given = table.space.read(starts, "start") if starts is not None else table.codes[:0]
+    order = _fingerprint(table, targets, budget, costs, config, given, rows)
+    if run_dir is not None and (differing := differences(run_dir / _SETTINGS, order)):
+        raise CheckpointError(
+            f"{run_dir} holds another search: {', '.join(differing)} differ; {_SETTINGS} says what it was. Give "
+            "another folder (--out), or the same options to go on with that one."
+        )
     began = time.perf_counter()
     score = Score(table, targets, config, rows, notice)
     fitted = time.perf_counter()
+    if run_dir is not None:
+        claim(run_dir / _SETTINGS, order)
     known = table.codes if rows is None else table.codes[np.asarray(rows)]
-    search = Rounds(score, budget, costs, config, np.concatenate([given, known]))
+    task = table.measured_task(targets[0].name)
+    per_pixel = (costs is not None and costs.pixels) or (task is not None and task.per_pixel)
+    search = Rounds(score, budget, costs, config, np.concatenate([given, known]), per_pixel=per_pixel)
     found = [search.first]
     for number, weight in enumerate(search.cost_weights):
         notice(f"round {number + 1} of {len(search.cost_weights)}")
@@ -119,11 +125,8 @@ def _kept_round(run_dir: Path | None, number: int, make: Callable[[], Codes]) ->
         return make()
     path = run_dir / _ROUND.format(number)
     if path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return archive["codes"]
-        except Exception as error:  # numpy raises errors of many kinds on a damaged file
-            raise CheckpointError(f"{path} is damaged ({error}). Delete it; its round will be done again.") from error
+        with suppress(Exception), np.load(path, allow_pickle=False) as archive:  # a damaged round is done again
+            return archive["codes"]
     codes = make()
     with written_whole(path) as part, part.open("wb") as file:
         np.savez(file, codes=codes)
@@ -134,21 +137,22 @@ def _fingerprint(
     table: Table,
     targets: Sequence[Target],
     budget: Budget,
-    costs: CodeCosts,
+    costs: CodeCosts | None,
     config: NcpConfig,
     starts: Codes,
     rows: NDArray[np.integer] | None,
 ) -> dict[str, Any]:
     """All that decides what a search finds."""
     digest = hashlib.sha256(table.codes.tobytes())
-    for target in targets:
-        digest.update(np.ascontiguousarray(table.column(target.name)).tobytes())
+    tasks = sorted({target.name.partition("/")[0] for target in targets})
+    for column in (*(one for task in tasks for one in table.metrics[task].values()), *table.costs.values()):
+        digest.update(np.ascontiguousarray(column).tobytes())
     if rows is not None:
         digest.update(np.asarray(rows, np.int64).tobytes())
     return {
         "targets": {target.name: target.weight for target in targets},
         "budget": budget.to_dict(),
-        "costs": {**vars(costs), "image": list(costs.image)},
+        "costs": None if costs is None else costs.to_dict(),
         "config": {**vars(config), "cost_weights": list(config.cost_weights)},
         "starts": starts.tolist(),
         "table": digest.hexdigest(),

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.cost import Budget
+from tenfold.errors import UsageError
 from tenfold.models import Architecture
 from tenfold.search.code_costs import CodeCosts, within_budget
-from tenfold.search.code_spaces import MULTIRES, Codes
+from tenfold.search.code_spaces import Codes
 from tenfold.search.pareto import pareto_front
 from tenfold.search.propagation import Standard, propagate, winner_takes_all
 from tenfold.search.scoring import NcpConfig, Score
@@ -21,40 +22,39 @@ from tenfold.search.tables import Table
 
 Array = NDArray[np.float64]
 _OVERSPENT = 5.0
-_ASKED_WHOLE = 20_000
-"""Codes of a space in which every code is asked about, which is surer than to move through it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundCode:
     """A code and what is known about it."""
 
-    code: tuple[int, ...]
+    code: tuple[int | float, ...]
+    """As people write it."""
+    architecture: Architecture | None
+    """The network, which `build` and `fit` take; None where nothing is known of it but the code."""
     score: float
     """What was maximised, without the cost: 0 for a candidate of the table's mean."""
     estimates: dict[str, tuple[float, float]]
     """Target -> mean and deviation, in the unit of the metric."""
     costs: dict[str, int]
-    """"macs" and "params", counted; empty in a space without a cost."""
+    """"macs" and "params", counted; empty where no costs are known."""
     measured: dict[str, float]
     """Target -> the table's value, where the table has this code."""
-
-    def architecture(self, *, pixels: bool = False, **options: Any) -> Architecture:
-        """The network, which `build` and `fit` take.
-
-        Args:
-            pixels: with the head that gives each pixel a class.
-            options: of it, such as num_classes.
-        """
-        return Architecture("multires_segmenter" if pixels else "multires", {**options, "code": list(self.code)})
 
 
 class Rounds:
     """One search: its starts, its rounds and its judgement."""
 
-    def __init__(self, score: Score, budget: Budget, costs: CodeCosts, config: NcpConfig, known: Codes) -> None:
+    def __init__(
+        self, score: Score, budget: Budget, costs: CodeCosts | None, config: NcpConfig, known: Codes, *, per_pixel: bool
+    ) -> None:
         self._score, self._budget, self._costs, self._config = score, budget, costs, config
-        self._has_cost = score.space is MULTIRES
+        self._per_pixel = per_pixel
+        if config.mode == "continuous" and not score.differentiable:
+            raise UsageError(
+                f"the predictor {config.predictor} has no gradient for mode continuous to follow. Take the mode "
+                "winner-takes-all, or a predictor with one, such as gp or blend."
+            )
         self._space = score.space.within(known)
         self._standard = Standard.of(self._space.to_points(known))
         smallest = np.array([[one[0] for one in self._space.choices]])
@@ -66,9 +66,14 @@ class Rounds:
         self.first = self._known[order[:1]]
         # What users gave stands first, whatever it scores.
         self._ranked = np.concatenate([self._known[order], smallest])
-        self._asks_whole = self._space.size <= _ASKED_WHOLE
+        self._asks_whole = self._space.is_small and config.mode == "both"
         self.cost_weights = config.cost_weights[:1] if self._asks_whole else config.cost_weights
         """Of the rounds: one is enough where it asks about every code."""
+
+    @property
+    def _moves(self) -> bool:
+        """Whether codes move along the gradient."""
+        return self._score.differentiable and self._config.mode != "winner-takes-all"
 
     def round(self, cost_weight: float, given: int) -> Codes:
         """The codes that one round ends at.
@@ -82,7 +87,7 @@ class Rounds:
         half = -(-self._config.starts // 2)
         starts = np.concatenate([self._known[:given], self._ranked[:half], self._random[: self._config.starts - half]])
         candidates = starts
-        if self._score.differentiable:
+        if self._moves:
             path = propagate(
                 lambda x: self._objective(x, cost_weight),
                 self._space,
@@ -95,6 +100,8 @@ class Rounds:
         candidates = candidates[self._keeps(candidates)]
         if not len(candidates):
             candidates = self._ranked[-1:]
+        if self._config.mode == "continuous":
+            return np.unique(candidates, axis=0)
         ranked = candidates[np.argsort(-self._worth(candidates, cost_weight), kind="stable")]
         path = winner_takes_all(
             lambda codes: self._worth(codes, cost_weight), self._space, _spread_out(ranked, max(half // 2, 1))
@@ -131,16 +138,24 @@ class Rounds:
             plain = tuple(int(number) for number in code)
             row = rows.get(plain)
             values = {} if row is None else {name: float(table.column(name)[row]) for name in estimate}
-            cost = {name: int(value) for name, value in self._costs.of(plain).items()} if self._has_cost else {}
-            measured = {name: value for name, value in values.items() if np.isfinite(value)}
-            found.append(FoundCode(code=plain, score=float(score), estimates=estimate, costs=cost, measured=measured))
+            costs = {} if self._costs is None else self._costs.of(plain)
+            found.append(
+                FoundCode(
+                    code=table.space.write(plain),
+                    architecture=table.architecture(plain, per_pixel=self._per_pixel),
+                    score=float(score),
+                    estimates=estimate,
+                    costs={name: int(value) for name, value in costs.items()},
+                    measured={name: value for name, value in values.items() if np.isfinite(value)},
+                )
+            )
         return found
 
     def _objective(self, x: Tensor, cost_weight: float) -> Tensor:
         points = x * self._standard.std + self._standard.mean
         worth = self._score.at(points)
-        if not self._has_cost:
-            return worth
+        if self._costs is None or not self._costs.differentiable:
+            return worth  # single edits see to the budget
         found = self._costs.of(list(points.unbind(1)))
         worth = worth - cost_weight * torch.log2(found["macs"])
         for name, limit in self._budget.to_dict().items():
@@ -155,11 +170,11 @@ class Rounds:
         return worth
 
     def _macs(self, codes: Codes) -> Array:
-        macs = self._costs.of(list(codes.T))["macs"] if self._has_cost else np.ones(len(codes))
+        macs = np.ones(len(codes)) if self._costs is None else self._costs.of(list(codes.T))["macs"]
         return np.asarray(macs, np.float64)
 
     def _keeps(self, codes: Codes) -> NDArray[np.bool_]:
-        return within_budget(codes, self._costs, self._budget) if self._has_cost else np.ones(len(codes), bool)
+        return np.ones(len(codes), bool) if self._costs is None else within_budget(codes, self._costs, self._budget)
 
 
 def _spread_out(ranked: Codes, count: int) -> Codes:

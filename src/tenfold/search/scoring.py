@@ -8,44 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tenfold.errors import UsageError
+from tenfold.errors import UnknownNameError, UsageError
 from tenfold.search.code_spaces import Codes
 from tenfold.search.predictors import Predictor, create_predictor
 from tenfold.search.tables import Table
 
 Array = NDArray[np.float64]
+Mode = Literal["both", "continuous", "winner-takes-all"]
 COST_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0)
 """What a doubling of the multiply-adds takes from a score, one round for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a search is to raise."""
+    """What a search is to raise, or to lower."""
 
     name: str
     """A task of the table ("seg"), for its main metric, or "TASK/METRIC"."""
     weight: float = 1.0
+    """How much it counts; below zero where less is better."""
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read "seg" or "seg=2".
+        """Read "seg", "seg=2", or "seg/error=-1".
 
         Raises:
-            UsageError: if the weight is not a number above zero.
+            UsageError: if the weight is no number, or zero.
         """
         name, equals, weight = text.partition("=")
         try:
             value = float(weight) if equals else 1.0
         except ValueError:
             value = float("nan")
-        if not name.strip() or not 0 < value < float("inf"):
-            raise UsageError(f"--target {text!r} is not NAME or NAME=WEIGHT with a weight above zero, such as seg=2.")
+        if not name.strip() or not np.isfinite(value) or value == 0:
+            raise UsageError(
+                f"--target {text!r} is not NAME or NAME=WEIGHT, such as seg=2; a weight is above zero where more is "
+                "better, and below where less is."
+            )
         return cls(name=name.strip(), weight=value)
 
 
@@ -57,6 +63,9 @@ class NcpConfig:
     """A name that `create_predictor` knows."""
     starts: int = 16
     """Codes that each round starts from: the best of the table, and random ones."""
+    mode: Mode = "both"
+    """"continuous" moves codes along the gradient, all numbers at once; "winner-takes-all" edits one number at a time,
+    the one that promises most; "both" does the second after the first, and in a small space asks about every code."""
     iterations: int = 70
     """Steps along the gradient."""
     lr: float = 1.0
@@ -79,8 +88,26 @@ class NcpConfig:
         ):
             if value < least:
                 raise UsageError(f"{name} is {value}; allowed is a whole number from {least}.")
+        if self.mode not in get_args(Mode):
+            raise UnknownNameError("mode of a search", self.mode, get_args(Mode))
+        object.__setattr__(self, "cost_weights", tuple(self.cost_weights))
         if not self.lr > 0 or not np.isfinite(self.caution) or not self.cost_weights:
             raise UsageError("lr must be above zero, caution a number, and there must be at least one cost weight.")
+
+
+def check_targets(table: Table, targets: Sequence[Target]) -> None:
+    """See that there are targets, that the table has them, and that none is named twice.
+
+    Raises:
+        UsageError: if there is none, or one twice.
+        UnknownNameError: if the table has no such task or metric.
+    """
+    if not targets:
+        raise UsageError(f"which targets? Name at least one of {', '.join(table.metrics)}.")
+    columns = [id(table.column(target.name)) for target in targets]
+    for at, target in enumerate(targets):
+        if columns[at] in columns[:at]:
+            raise UsageError(f"the target {target.name} is named twice; give it once, with a weight.")
 
 
 class Score:
@@ -101,10 +128,7 @@ class Score:
         rows: NDArray[np.integer] | None = None,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
-        if not targets:
-            raise UsageError(f"which targets? Name at least one of {', '.join(table.metrics)}.")
-        for target in targets:
-            table.column(target.name)  # a name that does not exist should be told before anything is fitted
+        check_targets(table, targets)
         self.space = table.space
         self.asked = 0
         self._caution = config.caution
@@ -131,7 +155,8 @@ class Score:
         total = np.zeros(len(codes))
         for target, predictor, mean, spread in self._parts:
             estimate = predictor.predict(codes)
-            total += target.weight * (estimate.mean - self._caution * estimate.std - mean) / spread
+            total += target.weight * (estimate.mean - mean) / spread
+            total -= abs(target.weight) * self._caution * estimate.std / spread
         return total
 
     def at(self, points: Tensor) -> Tensor:
@@ -139,7 +164,8 @@ class Score:
         total = torch.zeros(len(points), dtype=points.dtype)
         for target, predictor, mean, spread in self._parts:
             middle, deviation = predictor.at(points)
-            total = total + target.weight * (middle - self._caution * deviation - mean) / spread
+            total = total + target.weight * (middle - mean) / spread
+            total = total - abs(target.weight) * self._caution * deviation / spread
         return total
 
     def estimates(self, codes: Codes) -> list[dict[str, tuple[float, float]]]:
