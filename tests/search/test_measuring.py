@@ -68,9 +68,10 @@ def test_the_table_holds_codes_metrics_costs_and_signals_and_a_run_goes_on(tmp_p
     assert not (tmp_path / "two/candidates").exists()
     # Codes that are given are added, once, and stay when others are given.
     one, other = WIDTHS.draw(3, 0)[2], {"width": 0.2}
-    for further in ([list(one.values())], [list(other.values())], []):
+    for further in ([list(one.values())], [list(one.values()), list(other.values())], []):
         path = measure(WIDTHS, DIGITS, count=1, further=further, config=CONFIG, out=tmp_path / "given", resume=True)
     assert _columns(path)["width"] == list(dict.fromkeys([WIDTHS.draw(1, 0)[0]["width"], one["width"], 0.2]))
+    assert len(json.loads((tmp_path / "given" / "further.json").read_text())) == 2
     with pytest.raises(UsageError, match=r"width is 0.7 in a code; allowed is 0.1, 0.2, 0.3"):
         measure(WIDTHS, DIGITS, count=1, further=[[0.7]], config=CONFIG, out=tmp_path / "given", resume=True)
     with pytest.raises(UsageError, match="a code has 2 numbers; here it takes 1: width"):

@@ -169,9 +169,10 @@ def _with_further(
         given = [*(space.check(code) for code in kept), *given]
     except (OSError, ValueError, TypeError, UsageError) as error:
         raise UsageError(f"{path} is damaged: {error} Delete it, and give the codes again.") from error
-    if given:
-        write_text(path, json.dumps([list(code.values()) for code in given]) + "\n")
-    return list({tuple(code.values()): code for code in (*drawn, *given)}.values())
+    kept = list({tuple(code.values()): code for code in given}.values())
+    if kept:
+        write_text(path, json.dumps([list(code.values()) for code in kept]) + "\n")
+    return list({tuple(code.values()): code for code in (*drawn, *kept)}.values())
 
 
 def _open_folder(
