@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -79,10 +82,13 @@ def measure(
     shared = {"image_size": image_size, "subset": subset}
     tasks = [_task(one, {name: value for name, value in shared.items() if value is not None}) for one in on]
 
+    began, finished = time.perf_counter(), itertools.count(1)
+
     def tell(done: int, total: int, row: dict[str, Any]) -> None:
+        left = round((time.perf_counter() - began) / next(finished) * (total - done))
         values = {name: value for name, value in row["values"].items() if "/" in name and not name.startswith("cost/")}
         told = row["error"] or ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
-        to_stderr(f"{done}/{total}  {told}")
+        to_stderr(f"{done}/{total}  {told}" + (f"  [dim]{timedelta(seconds=left)} left[/]" if left else ""))
 
     table = measure_all(
         space,
