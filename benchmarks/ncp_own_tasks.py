@@ -8,8 +8,8 @@ units and modules; each is trained briefly on CIFAR-10 (4000 images), CamVid (64
 1. "random": 100 codes, measured.
 2. "proposed": the first 40 of them, and six times 10 that the search proposes for the sum of the three tasks.
 3. The best of either hundred by the sum of the three metrics, each in units of its spread among the random codes, is
-   trained anew with three other seeds. So is what a search for all three tasks, or for one, finds in the second hundred:
-   with as many measurements as the random codes took.
+   trained anew with three other seeds. So is what a search for all three tasks, or for one, finds in the second
+   hundred: with as many measurements as the random codes took.
 
 The table stands in results/ncp_own_tasks/ (with it the measurement goes on anywhere), the rest in
 results/ncp_own_tasks.json, drawn in docs/images/ncp_own_tasks.png.
