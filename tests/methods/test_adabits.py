@@ -181,6 +181,12 @@ def test_wrong_options_are_refused():
         AdaBits(bits=(9, 4))
     with pytest.raises(UnknownNameError, match="way of training"):
         AdaBits(training="jiont")
+    with pytest.raises(UsageError, match="must be a list of numbers or pairs"):
+        AdaBits(bits=4)
+    with pytest.raises(UsageError, match=r"or a pair of them .* got \(8, 4, 2\)"):
+        AdaBits(bits=((8, 4, 2),))
+    with pytest.raises(UsageError, match="distillation must be 0"):
+        AdaBits(distillation=-1)
     with pytest.raises(UsageError, match="needs all widths"):
         AdaBits(training="direct", distillation=1.0)
 

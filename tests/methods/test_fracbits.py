@@ -377,8 +377,27 @@ def test_wrong_options_and_budgets_are_refused(images):
         FracBits(w_range=(0, 8))
     with pytest.raises(UsageError, match="w_range must be two whole numbers"):
         FracBits(w_range=(4, 2))
+    for options, message in (
+        ({"like": 3.5}, "like must be a whole number, 1 to 8"),
+        ({"like": 9}, "like must be a whole number, 1 to 8"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be 0 or more; got -1"),
+        ({"start": float("nan")}, "start must be a number of bits within w_range or a_range, 2 to 8"),
+        ({"start": 1.5}, "2 to 8"),
+        ({"start": "sensitive"}, 'or "sensitivity"; got'),
+    ):
+        with pytest.raises(UsageError, match=message):
+            FracBits(**options)
+    assert FracBits(start=1.5, w_range=(1, 4)).start == 1.5
     with pytest.raises(UnknownNameError, match="base of fracbits"):
         create("fracbits", base="satt")
+
+
+def test_two_budgets_on_bits_are_refused_and_others_go_beside(images):
+    with pytest.raises(UsageError, match="like=8 is a budget of its own, and there is one of bitops, too"):
+        FracBits(like=8).attach(_Network(), Budget(bitops=2e6), images)
+    method = FracBits(like=8)
+    method.attach(_Network(), Budget(macs=1e6), images)
+    assert list(method._search.limits) == ["bitops"]
 
 
 def test_bits_start_where_the_answers_need_them():
@@ -387,7 +406,7 @@ def test_bits_start_where_the_answers_need_them():
     with torch.no_grad():
         layers[1].weight.copy_(layers[1].weight.sign() / 32)  # both values are levels of every grid
     network = nn.Sequential(layers[0], layers[1], nn.ReLU(), layers[2], layers[3])
-    method = FracBits(like=4, base="trained", start="sensitivity", a_range=(8, 8))
+    method = FracBits(base="trained", start="sensitivity", a_range=(8, 8))
     budget = Budget(bytes=profile(network, (32,), bits=(4, 8)).size_bytes)
     network = method.attach(network, budget, torch.randn(16, 32))
     found = {name: layer.weight_quantizer.policy for name, layer in quantized_layers(network)}

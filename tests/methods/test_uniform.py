@@ -132,7 +132,7 @@ def test_a_convolution_that_gives_the_answer_keeps_8_bit_weights(images):
         assert [schemes[name].w_bits for name in ("0", "3", "5")] == [8, 4, bits]
 
 
-@pytest.mark.parametrize("method", [SAT(w_bits=4, a_bits=4), AdaBits(bits=(8, 4)), FracBits(like=3)], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [SAT(w_bits=4, a_bits=4), AdaBits(bits=(8, 4)), FracBits(like=3)], ids=type)
 def test_quantizing_twice_is_refused(images, method):
     network = AdaBits(bits=(8, 4)).attach(_Residual(True), None, images)
     with pytest.raises(UsageError, match="quantized already"):
