@@ -71,6 +71,8 @@ def test_the_run_folder_gets_a_telling_name():
         (("--model", "resnet99"), "unknown model 'resnet99'. Did you mean"),
         (("--model", "convnet_tiny", "--method", "satt"), "unknown method 'satt'. Did you mean sat"),
         (("--model", "convnet_tiny", "--bits", "4/4"), "needs a method that is told its bits"),
+        (("--model", "convnet_tiny", "--method", "adabits", "--bits", "8,,4"), "several with commas, such as 8,6,5,4"),
+        (("--model", "convnet_tiny", "--method", "adabits", "--bits", "8,x"), "'x' is no bit-width"),
         (("--model", "convnet_tiny", "--set", "train.epohcs=3"), "train.epohcs: unknown key. Did you mean epochs"),
         (("--model", "convnet_tiny", "--epochs", "-1"), "train.epochs = -1: must be a whole number"),
         (("--model", "convnet_tiny", "--budget", "mac=3"), "unknown budget limit 'mac'. Did you mean macs"),

@@ -191,6 +191,15 @@ def test_wrong_options_are_refused():
         AdaBits(training="direct", distillation=1.0)
 
 
+def test_a_float_width_is_warned_of_as_no_switchable_file_holds_it(images, caplog):
+    attached(images, bits=(8, 4))
+    attached(images, bits=((8, 32), (4, 32)))
+    assert not caplog.records
+    attached(images, bits=((32, 8), (4, 4)))
+    assert "the weights are float at some of the widths 32/8, 4" in caplog.text
+    assert "activations" not in caplog.text
+
+
 def test_options_are_json_and_make_the_same_method_again():
     method = AdaBits(bits=(8, (4, 6)), distillation=0.5)
     options = json.loads(json.dumps(method.to_dict()))

@@ -21,6 +21,7 @@ from tenfold.methods.sat import SAT, RescaledLayers
 from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits, part_names, survey_for
 from tenfold.methods.width_search import WidthSearch, fix_widths
 from tenfold.quant import (
+    FLOAT_BITS,
     QuantProduct,
     Switch,
     SwitchableBatchNorm,
@@ -31,7 +32,7 @@ from tenfold.quant import (
     quantized_layers,
     quantized_parts,
 )
-from tenfold.quant.switching import Norms, Width, as_width, check_widths, width_text
+from tenfold.quant.switching import Norms, Width, as_width, check_widths, width_text, widths_text
 
 Training = Literal["joint", "direct", "descending", "ascending"]
 _LOG = logging.getLogger("tenfold")
@@ -128,6 +129,7 @@ class AdaBits(Method):
             UsageError: if the network is quantized already, or has nothing to quantize.
         """
         facts = survey_for(network, example, self.attention_products, self.only)
+        self._warn_of_float()
         wide, high = (max(bits) for bits in zip(*self.widths, strict=True))
         base = SAT(
             w_bits=wide,
@@ -151,6 +153,17 @@ class AdaBits(Method):
             self._search = WidthSearch(network, _switch(network), facts, example[:2], self.bits_rate)
             network.to(example.device)
         return network
+
+    def _warn_of_float(self) -> None:
+        """Say what a float width costs before it is trained."""
+        for what, bits in zip(("weights", "activations"), zip(*self.widths, strict=True), strict=True):
+            if FLOAT_BITS in bits and set(bits) != {FLOAT_BITS}:
+                _LOG.warning(
+                    "the %s are float at some of the widths %s, and integers at others: no switchable file can hold "
+                    "both. Each width can be exported to a file of its own; for one file, take 8 bits instead of 32.",
+                    what,
+                    widths_text(self.widths),
+                )
 
     def penalty(self, network: nn.Module) -> Tensor | None:
         """The distance of each width's cost from its limit, while bits are learned."""
