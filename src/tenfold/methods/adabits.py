@@ -160,7 +160,7 @@ class AdaBits(Method):
             if FLOAT_BITS in bits and set(bits) != {FLOAT_BITS}:
                 _LOG.warning(
                     "the %s are float at some of the widths %s, and integers at others: no switchable file can hold "
-                    "both. Each width can be exported to a file of its own; for one file, take 8 bits instead of 32.",
+                    "both. Take 8 bits instead of 32, or export each width to a file of its own (--bits).",
                     what,
                     widths_text(self.widths),
                 )
