@@ -1,7 +1,9 @@
 """FracBits: the official cost terms, steps and rounding; budgets kept for certain; resuming."""
 
+import copy
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -273,6 +275,44 @@ def test_pruned_channels_are_counted_and_gone(images):
     assert cost.macs < whole.macs
     assert finished.middle.out_channels == finished.last.in_channels <= 13
     assert finished.cuts[0]["removed"]["middle"]
+
+
+def test_the_released_pact_configurations_differ_from_sat_by_the_scale_of_the_last_layer_only(images):
+    schemes = {}
+    for base, calibrated in (("sat", None), ("pact", True), ("pact", None)):
+        method = FracBits(like=3, base=base, calibrated=calibrated)
+        schemes[base, calibrated] = describe(method.attach(_Network(), None, images))
+    sat, released = schemes["sat", None], schemes["pact", True]
+    assert {name for name in sat if sat[name] != released[name]} == {"head"}
+    assert replace(sat["head"], rescale="none") == released["head"]
+    assert not any(layer.calibrated for layer in schemes["pact", None].values())
+
+
+@pytest.mark.parametrize("search_share", [0.5, 1.0])
+def test_finishing_changes_no_answer_of_the_network_or_of_its_average(images, search_share):
+    """Channels of pruned kernels are silenced at freezing, if at all: then training can make up for it."""
+    torch.manual_seed(0)
+    options = {"w_range": (0, 4), "a_range": (2, 4), "kappa": 20.0, "start": 1.0}
+    method = FracBits(weight_bits="kernel", search_share=search_share, strict=False, **options)
+    network = method.attach(_Network(), Budget(bitops=1.3e6), images).train()
+    policy, norm = network.middle.weight_quantizer.policy, network.middle_norm
+    with torch.no_grad():
+        policy.value[[1, 5, 9]] = 0
+        norm.bias[[1, 5, 9]] = 0.7
+        network(images)
+    run = _Run(network)
+    run.average = SimpleNamespace(module=copy.deepcopy(network))
+    answers = []
+    for run.step in range(5, 11):
+        method.step_end(run)
+        answers.append([one.eval()(images) for one in (network, run.average.module)])
+        network.train()
+    silent = search_share < 1
+    for one in (norm, run.average.module.middle_norm):
+        assert bool((one.bias[[1, 5, 9]] == 0).all()) == silent
+    for one, before in zip((network, run.average.module), answers[-1], strict=True):
+        finished = copy.deepcopy(method).finish(one.eval(), iter(()))
+        torch.testing.assert_close(finished(images), before, atol=1e-5, rtol=1e-5)
 
 
 def test_a_search_under_way_can_be_counted(images):

@@ -63,6 +63,9 @@ class FracBits(Method):
     base: Base = "sat"
     """"sat": scale adjustment and CG-PACT; "pact": DoReFa and PACT; "trained": weights keep their scale, one maximum
     per channel (for a start from trained float weights)."""
+    calibrated: bool | None = None
+    """CG-PACT's gradient for the clipping levels instead of PACT's; None: PACT's for the base "pact" only. The released
+    configurations of that base have CG-PACT's."""
     like: int | None = None
     """Take the BitOPs (the bytes, if `weight_only`) of the uniform network at so many bits as the budget, instead of
     one on BitOPs or bytes."""
@@ -250,12 +253,13 @@ class FracBits(Method):
             "two_sided": self.two_sided,
             "attention_products": self.attention_products,
             "only": self.only,
+            "calibrated": self.base != "pact" if self.calibrated is None else self.calibrated,
         }
         if self.base == "sat":
             return SAT(**common)
         if self.base == "pact":
             return QAT(**common)
-        return QAT(**common, clamp=False, per_channel=True, calibrated=True)
+        return QAT(**common, clamp=False, per_channel=True)
 
     def _learn(self, layer: QuantLayer, fact: LayerFacts) -> None:
         """Give a layer bits that are learned, where the rules for the first and the last layer leave a choice."""
@@ -346,7 +350,7 @@ class FracBits(Method):
         """Keep bits in their range; at the end of the search, round and freeze them."""
         self._step, self._steps_per_epoch = run.step, run.steps_per_epoch
         if self._offset is not None:
-            self._silence(run.network)
+            self._silence_all(run)
             return
         if self.project:
             for policy in self._search.policies:
@@ -356,6 +360,8 @@ class FracBits(Method):
         if run.step >= round(self.search_share * run.total_steps):
             self._freeze()
             self.resumed(run)
+            if run.step < run.total_steps:
+                self._silence_all(run)
 
     def resumed(self, run: Any) -> None:
         """Freeze the bits of the weight average where those of the network are frozen."""
@@ -370,12 +376,17 @@ class FracBits(Method):
             policy.freeze(bits)
         self._record()
 
+    def _silence_all(self, run: Any) -> None:
+        self._silence(run.network)
+        if run.average is not None:
+            self._silence(run.average.module)
+
     @torch.no_grad()
     def _silence(self, network: nn.Module) -> None:
         """Hold the batch norms behind pruned kernels at zero, so that nothing keeps their channels from being removed.
 
         Such a channel carries a constant, the shift of its norm; what it did for later layers, their norms and biases
-        learn in the rest of the training.
+        learn in the rest of the training. So it is done only if there is a rest; else channels keep their constants.
         """
         for path in self._paths.values():
             policy = self._layers[path.producer].weight_quantizer.policy
@@ -408,12 +419,12 @@ class FracBits(Method):
     def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
         """Fix the bits and remove the channels of kernels with 0 bits: what leaves is a plain quantized network.
 
-        A channel that cannot be removed exactly stays; what it costs is then saved elsewhere.
+        Nothing is silenced here, after the last step. A channel that cannot be removed exactly stays; what it costs is
+        then saved elsewhere.
         """
         if self._offset is None:
             self._freeze()
         self._freeze_twin(network)
-        self._silence(network)
         if self._paths:
             trial = copy.deepcopy(network)
             self._keep_what_stays(trial)
