@@ -235,3 +235,23 @@ def test_kept_memory_is_reused_without_page_faults(process, tmp_path):
     if kept != "True":
         pytest.skip("not glibc")
     assert int(count) < int(faults("plain")[1]) / 10
+
+
+@pytest.mark.slow  # trains and judges a network
+def test_bits_of_a_timm_model_are_learned_by_one_command(tenfold, tmp_path):
+    words = (
+        "--model",
+        "timm:test_resnet",
+        "--image-size",
+        "32",
+        "--epochs",
+        "1",
+        "--subset",
+        "32",
+        "--batch-size",
+        "16",
+    )
+    done = tenfold("fit", *words, "--method", "fracbits", "--like", "uniform:4", "--out", tmp_path / "run", "--json")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "run" / "report.json").read_text())["found"]["fracbits"]
+    assert 0.9 < found["used"]["bitops"] <= 1
