@@ -13,7 +13,7 @@ FROZEN_AT = 15
 
 
 @pytest.mark.slow  # some forty trainings of a second each
-@pytest.mark.parametrize(("method", "kills"), [("sat", 12), ("fracbits", 6), ("adversarial", 6)])
+@pytest.mark.parametrize(("method", "kills"), [("sat", 12), ("fracbits", 6), ("adabits", 6), ("adversarial", 6)])
 def test_runs_killed_at_any_moment_end_bit_identical(tmp_path, method, kills):
     """Kills at random moments, every other one while a checkpoint is being written."""
     here = Path(__file__).resolve().parent
