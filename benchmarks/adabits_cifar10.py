@@ -4,7 +4,7 @@ The claim (arXiv 1912.09666): joint training matches networks that were trained 
 levels (S-CL) help the lowest width, training one width after another from high to low comes close, from low to high
 destroys the low widths, and direct adaptation fails at distant widths.
 
-    python benchmarks/adabits_cifar10.py --data CIFAR_FOLDER         # half an hour on two cores; resumable
+    python benchmarks/adabits_cifar10.py --data CIFAR_FOLDER         # 50 minutes on two cores; resumable
 
 Each width gets eight epochs: eight for a single one, for each stage of a progressive training, and as many passes over
 each batch in joint training as there are widths. Every run is recorded in results/adabits_cifar10.json.

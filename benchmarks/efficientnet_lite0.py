@@ -38,7 +38,7 @@ CASES = (
     ("8-bit, 1 epoch of training", (8, 8), EPOCHS, False),
     ("4-bit weights, post-training", (4, 8), 0, False),
     ("4-bit weights, 1 epoch of training", (4, 8), EPOCHS, False),
-    ("learned bits, bytes of 4-bit weights, 1 epoch of training", (4, 8), EPOCHS, True),
+    ("bits by sensitivity, bytes of 4-bit weights, 1 epoch of training", (4, 8), EPOCHS, True),
 )
 LEARNING = {"start": "sensitivity", "kappa": 1.0, "search_share": 0.1}
 """Ten steps do not teach bits anything, so they start where the answers need them. From the same bits everywhere, with

@@ -4,7 +4,7 @@ The claim (arXiv 2007.02017): under the budget of a uniform network, learned bit
 more so by kernel; the gain is largest for weights alone at 2 bits. The gain comes from layers that differ: a small
 MobileNetV2 has cheap depthwise layers that need bits and dear pointwise ones that do not; the ResNet's are all alike.
 
-    python benchmarks/fracbits_cifar10.py --data CIFAR_FOLDER        # half an hour on two cores; resumable
+    python benchmarks/fracbits_cifar10.py --data CIFAR_FOLDER        # two hours on two cores; resumable
 
 Uniform and learned bits train for as many epochs, of which learned bits search for four fifths. What the finished
 network costs is counted, never above the budget. Every run is recorded in results/fracbits_cifar10.json.

@@ -71,6 +71,8 @@ def test_the_run_folder_gets_a_telling_name():
         (("--model", "resnet99"), "unknown model 'resnet99'. Did you mean"),
         (("--model", "convnet_tiny", "--method", "satt"), "unknown method 'satt'. Did you mean sat"),
         (("--model", "convnet_tiny", "--bits", "4/4"), "needs a method that is told its bits"),
+        (("--model", "convnet_tiny", "--method", "adabits", "--bits", "8,,4"), "several with commas, such as 8,6,5,4"),
+        (("--model", "convnet_tiny", "--method", "adabits", "--bits", "8,x"), "'x' is no bit-width"),
         (("--model", "convnet_tiny", "--set", "train.epohcs=3"), "train.epohcs: unknown key. Did you mean epochs"),
         (("--model", "convnet_tiny", "--epochs", "-1"), "train.epochs = -1: must be a whole number"),
         (("--model", "convnet_tiny", "--budget", "mac=3"), "unknown budget limit 'mac'. Did you mean macs"),
@@ -233,3 +235,23 @@ def test_kept_memory_is_reused_without_page_faults(process, tmp_path):
     if kept != "True":
         pytest.skip("not glibc")
     assert int(count) < int(faults("plain")[1]) / 10
+
+
+@pytest.mark.slow  # trains and judges a network
+def test_bits_of_a_timm_model_are_learned_by_one_command(tenfold, tmp_path):
+    words = (
+        "--model",
+        "timm:test_resnet",
+        "--image-size",
+        "32",
+        "--epochs",
+        "1",
+        "--subset",
+        "32",
+        "--batch-size",
+        "16",
+    )
+    done = tenfold("fit", *words, "--method", "fracbits", "--like", "uniform:4", "--out", tmp_path / "run", "--json")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "run" / "report.json").read_text())["found"]["fracbits"]
+    assert 0.9 < found["used"]["bitops"] <= 1

@@ -69,6 +69,14 @@ def test_a_missing_file_is_told_from_an_unknown_model(tenfold):
     assert tenfold("profile", "gone.safetensors").code == 1
 
 
+def test_a_run_folder_is_profiled_by_its_name_alone(tenfold, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adabits").mkdir()
+    assert "unknown model 'adabits'" in tenfold("profile", "adabits").words
+    (tmp_path / "adabits" / "artifact.safetensors").write_bytes(b"PK\x03\x04 no")
+    assert "pickle" in tenfold("profile", "adabits").words
+
+
 def test_a_pickle_is_refused(tenfold, tmp_path):
     (tmp_path / "net.safetensors").write_bytes(b"PK\x03\x04 no")
     done = tenfold("profile", tmp_path / "net.safetensors")

@@ -146,6 +146,7 @@ def test_a_picture_that_cannot_be_read_is_named(tenfold, run_folder, tmp_path):
         (("export", "gone.safetensors", "--profile", "fats"), 2, 'Did you mean "fast"?'),
         (("bench",), 2, "nothing to time"),
         (("bench", "gone.onnx"), 1, "gone.onnx"),
+        (("bench", "gone.onnx", "--bits", "8,4,8/8"), 2, "names 8/8 twice; keep one of them"),
     ],
 )
 def test_wrong_usage_says_what_to_do(tenfold, words, code, message):

@@ -269,6 +269,27 @@ def test_an_artifact_takes_a_width_on_the_command_line(monkeypatch, tmp_path, ca
     assert "no width of 5 bits" in capsys.readouterr().err
 
 
+def test_one_width_is_exported_by_its_bits(monkeypatch, tmp_path, capsys):
+    from tenfold.cli import export
+    from tenfold.cli.main import run as tenfold
+
+    network = switchable(Small(), (8, 3, (4, 8)))
+    monkeypatch.setattr(export, "open_artifact", lambda _: (network, {"task": TASK}))
+    artifact, words = str(tmp_path / "a.safetensors"), ["--images", "4"]
+    assert tenfold(["export", artifact, "--bits", "4/8", "--profile", "compact", *words]) == 0
+    weights = inspect_onnx(tmp_path / "compact-4-8bit.onnx").weights
+    assert weights["INT4"] == sum(layer.weight.numel() for _, layer in quantized_layers(network))
+    assert read_metadata(tmp_path / "compact-4-8bit.onnx")["bits"] == {"4/8": 2}
+    for bits, profile, message in (
+        ("5", "compact", "no width of 5 bits; it was trained at 8, 3, 4/8"),
+        ("8,3", "compact", "--bits '8,3' is not allowed"),
+        ("3", "switchable", "chooses one bit-width, and a switchable file holds all"),
+    ):
+        capsys.readouterr()
+        assert tenfold(["export", artifact, "--bits", bits, "--profile", profile, *words]) == 2
+        assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
 def test_four_bit_weights_are_stored_packed(tmp_path):
     network = switchable(Small(), (4, 2), "centered", float_layers=("one",))
     report = export_onnx(network, tmp_path / "a.onnx", example=pixels(), profile="switchable")
@@ -280,7 +301,7 @@ def test_four_bit_weights_are_stored_packed(tmp_path):
 @pytest.mark.parametrize("scheme", ["original", "symmetric"])
 def test_codes_that_do_not_nest_are_refused(scheme, tmp_path):
     network = switchable(Small(), (8, 4), scheme)
-    with pytest.raises(ExportError, match=rf'8, 4 bits .* "{scheme}" do not nest.*scheme="modified", or "centered"'):
+    with pytest.raises(ExportError, match=rf'8, 4 bits .* "{scheme}" do not nest.*--profile compact --bits 4'):
         export_onnx(network, tmp_path / "a.onnx", example=pixels(), profile="switchable")
     assert not list(tmp_path.iterdir())
 

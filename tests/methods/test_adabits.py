@@ -181,8 +181,23 @@ def test_wrong_options_are_refused():
         AdaBits(bits=(9, 4))
     with pytest.raises(UnknownNameError, match="way of training"):
         AdaBits(training="jiont")
+    with pytest.raises(UsageError, match="must be a list of numbers or pairs"):
+        AdaBits(bits=4)
+    with pytest.raises(UsageError, match=r"or a pair of them .* got \(8, 4, 2\)"):
+        AdaBits(bits=((8, 4, 2),))
+    with pytest.raises(UsageError, match="distillation must be 0"):
+        AdaBits(distillation=-1)
     with pytest.raises(UsageError, match="needs all widths"):
         AdaBits(training="direct", distillation=1.0)
+
+
+def test_a_float_width_is_warned_of_as_no_switchable_file_holds_it(images, caplog):
+    attached(images, bits=(8, 4))
+    attached(images, bits=((8, 32), (4, 32)))
+    assert not caplog.records
+    attached(images, bits=((32, 8), (4, 4)))
+    assert "the weights are float at some of the widths 32/8, 4" in caplog.text
+    assert "activations" not in caplog.text
 
 
 def test_options_are_json_and_make_the_same_method_again():

@@ -1,7 +1,9 @@
 """FracBits: the official cost terms, steps and rounding; budgets kept for certain; resuming."""
 
+import copy
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -275,6 +277,44 @@ def test_pruned_channels_are_counted_and_gone(images):
     assert finished.cuts[0]["removed"]["middle"]
 
 
+def test_the_released_pact_configurations_differ_from_sat_by_the_scale_of_the_last_layer_only(images):
+    schemes = {}
+    for base, calibrated in (("sat", None), ("pact", True), ("pact", None)):
+        method = FracBits(like=3, base=base, calibrated=calibrated)
+        schemes[base, calibrated] = describe(method.attach(_Network(), None, images))
+    sat, released = schemes["sat", None], schemes["pact", True]
+    assert {name for name in sat if sat[name] != released[name]} == {"head"}
+    assert replace(sat["head"], rescale="none") == released["head"]
+    assert not any(layer.calibrated for layer in schemes["pact", None].values())
+
+
+@pytest.mark.parametrize("search_share", [0.5, 1.0])
+def test_finishing_changes_no_answer_of_the_network_or_of_its_average(images, search_share):
+    """Channels of pruned kernels are silenced at freezing, if at all: then training can make up for it."""
+    torch.manual_seed(0)
+    options = {"w_range": (0, 4), "a_range": (2, 4), "kappa": 20.0, "start": 1.0}
+    method = FracBits(weight_bits="kernel", search_share=search_share, strict=False, **options)
+    network = method.attach(_Network(), Budget(bitops=1.3e6), images).train()
+    policy, norm = network.middle.weight_quantizer.policy, network.middle_norm
+    with torch.no_grad():
+        policy.value[[1, 5, 9]] = 0
+        norm.bias[[1, 5, 9]] = 0.7
+        network(images)
+    run = _Run(network)
+    run.average = SimpleNamespace(module=copy.deepcopy(network))
+    answers = []
+    for run.step in range(5, 11):
+        method.step_end(run)
+        answers.append([one.eval()(images) for one in (network, run.average.module)])
+        network.train()
+    silent = search_share < 1
+    for one in (norm, run.average.module.middle_norm):
+        assert bool((one.bias[[1, 5, 9]] == 0).all()) == silent
+    for one, before in zip((network, run.average.module), answers[-1], strict=True):
+        finished = copy.deepcopy(method).finish(one.eval(), iter(()))
+        torch.testing.assert_close(finished(images), before, atol=1e-5, rtol=1e-5)
+
+
 def test_a_search_under_way_can_be_counted(images):
     method = FracBits(like=3, weight_bits="kernel")
     network = method.attach(_Network(), None, images)
@@ -377,8 +417,27 @@ def test_wrong_options_and_budgets_are_refused(images):
         FracBits(w_range=(0, 8))
     with pytest.raises(UsageError, match="w_range must be two whole numbers"):
         FracBits(w_range=(4, 2))
+    for options, message in (
+        ({"like": 3.5}, "like must be a whole number, 1 to 8"),
+        ({"like": 9}, "like must be a whole number, 1 to 8"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be 0 or more; got -1"),
+        ({"start": float("nan")}, "start must be a number of bits within w_range or a_range, 2 to 8"),
+        ({"start": 1.5}, "2 to 8"),
+        ({"start": "sensitive"}, 'or "sensitivity"; got'),
+    ):
+        with pytest.raises(UsageError, match=message):
+            FracBits(**options)
+    assert FracBits(start=1.5, w_range=(1, 4)).start == 1.5
     with pytest.raises(UnknownNameError, match="base of fracbits"):
         create("fracbits", base="satt")
+
+
+def test_two_budgets_on_bits_are_refused_and_others_go_beside(images):
+    with pytest.raises(UsageError, match="like=8 is a budget of its own, and there is one of bitops, too"):
+        FracBits(like=8).attach(_Network(), Budget(bitops=2e6), images)
+    method = FracBits(like=8)
+    method.attach(_Network(), Budget(macs=1e6), images)
+    assert list(method._search.limits) == ["bitops"]
 
 
 def test_bits_start_where_the_answers_need_them():
@@ -387,7 +446,7 @@ def test_bits_start_where_the_answers_need_them():
     with torch.no_grad():
         layers[1].weight.copy_(layers[1].weight.sign() / 32)  # both values are levels of every grid
     network = nn.Sequential(layers[0], layers[1], nn.ReLU(), layers[2], layers[3])
-    method = FracBits(like=4, base="trained", start="sensitivity", a_range=(8, 8))
+    method = FracBits(base="trained", start="sensitivity", a_range=(8, 8))
     budget = Budget(bytes=profile(network, (32,), bits=(4, 8)).size_bytes)
     network = method.attach(network, budget, torch.randn(16, 32))
     found = {name: layer.weight_quantizer.policy for name, layer in quantized_layers(network)}

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tenfold.cost import Budget, profile
 from tenfold.errors import BudgetError, UnknownNameError, UsageError
-from tenfold.methods import QAT, SAT, Method, create, list_methods
+from tenfold.methods import QAT, SAT, AdaBits, FracBits, Method, create, list_methods
 from tenfold.quant import calibrate, describe, quantized_layers
 
 
@@ -132,10 +132,11 @@ def test_a_convolution_that_gives_the_answer_keeps_8_bit_weights(images):
         assert [schemes[name].w_bits for name in ("0", "3", "5")] == [8, 4, bits]
 
 
-def test_quantizing_twice_is_refused(images):
-    network = SAT(w_bits=4, a_bits=4).attach(_Residual(True), None, images)
+@pytest.mark.parametrize("method", [SAT(w_bits=4, a_bits=4), AdaBits(bits=(8, 4)), FracBits(like=3)], ids=type)
+def test_quantizing_twice_is_refused(images, method):
+    network = AdaBits(bits=(8, 4)).attach(_Residual(True), None, images)
     with pytest.raises(UsageError, match="quantized already"):
-        SAT(w_bits=4, a_bits=4).attach(network, None, images)
+        method.attach(network, None, images)
 
 
 @torch.no_grad()

@@ -246,6 +246,14 @@ def test_a_switch_reaches_every_layer_and_norm_and_back_is_exact(switchable):
     assert not torch.equal(outputs[4, 4], first)
 
 
+@pytest.mark.parametrize("bits", [None, "4", 4.0, (8, 4, 2), (8, None)])
+def test_what_is_no_width_is_told_apart_from_one_that_is_not_there(switchable, bits):
+    with pytest.raises(UsageError, match="a bit-width must be a whole number, or a pair"):
+        set_bits(switchable, bits)
+    with pytest.raises(UsageError, match="no width of 7 bits"):
+        set_bits(switchable, 7)
+
+
 def test_calibration_sets_the_level_of_the_current_width_only(switchable):
     alpha = switchable.middle.input_quantizer.alpha
     before = alpha.detach().clone()

@@ -19,7 +19,7 @@ import torch
 import tenfold.train.checkpoints as checkpoints_module
 from inpainting_data import TinyFiller, write_clip, write_photographs
 from tenfold import tasks
-from tenfold.methods import SAT, Adversarial, FracBits
+from tenfold.methods import SAT, AdaBits, Adversarial, FracBits
 from tenfold.train import fit
 from train.toy_training import ToyTask, toy_config, toy_network
 
@@ -29,6 +29,7 @@ METHODS = {
     "sat": lambda: [SAT(w_bits=4, a_bits=4)],
     # Freezes half-way, so that kills hit the search as well as what comes after it.
     "fracbits": lambda: [FracBits(like=4, weight_bits="kernel", w_range=(1, 8), search_share=0.5)],
+    "adabits": lambda: [AdaBits(bits=(8, 4, 3), search_share=0.5)],  # so do its bits at every width
     "adversarial": lambda: [Adversarial(channels=4, weight=0.1)],  # which trains a network of its own
 }
 FILLING = {"batch_size": 2, "mixup": 0.0, "optimizer": "adamw", "lr": 0.003}
@@ -104,13 +105,13 @@ def kill_at_random(run_dir, rng, seconds):
         seconds /= 2
 
 
-def kill_while_saving(run_dir, rng, saves):
+def kill_while_saving(run_dir, save):
     reader, writer = os.pipe()
     child = train(run_dir, announce=writer)
     os.close(writer)
-    for _ in range(rng.randint(1, saves)):
+    for _ in range(save):
         os.read(reader, 1)
-    time.sleep(rng.uniform(0, 1.5 * SLOWNESS))
+    time.sleep(random.uniform(0, 1.5 * SLOWNESS))
     os.close(reader)
     return finish_off(child)
 
@@ -137,13 +138,19 @@ def main():
     for idx in range(kills):
         run_dir = folder / str(idx)
         while_saving = idx % 2 == 1
-        killed = kill_while_saving(run_dir, rng, saves - 1) if while_saving else kill_at_random(run_dir, rng, seconds)
+        # From the second save to the last but one, early ones first: so kills surely hit all phases of a training.
+        parts, part = kills // 2, idx // 2
+        first, last = 2 + part * (saves - 2) // parts, 1 + (part + 1) * (saves - 2) // parts
+        save = rng.randint(first, last)
+        killed = kill_while_saving(run_dir, save) if while_saving else kill_at_random(run_dir, rng, seconds)
         checkpoints = run_dir / "checkpoints"
+        steps = [int(path.stem.removeprefix("step_")) for path in checkpoints.glob("step_*.safetensors")]
         found = {
             "killed": killed,
             "while_saving": while_saving,
             "half_written": len(list(checkpoints.glob(".*.part"))),
-            "checkpoints": len(list(checkpoints.glob("step_*"))),
+            "checkpoints": len(steps),
+            "resumed_at": max(steps, default=0),
         }
         complete(run_dir)
         print(json.dumps(found), flush=True)

@@ -12,7 +12,7 @@ from tenfold.cli.artifacts import artifact_path, open_artifact
 from tenfold.cli.example_frames import example_frames, frame_size, takes_frames
 from tenfold.cli.example_windows import example_windows, takes_windows
 from tenfold.cli.output import to_stderr, to_stdout, write_json
-from tenfold.cli.values import ONNX_SUFFIX
+from tenfold.cli.values import ONNX_SUFFIX, parse_bits
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def export(
     *,
     out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
     profile: ProfileName | None = None,
+    bits: str | None = None,
     data: str | None = None,
     images: int = 64,
     frame: Annotated[str | None, Parameter(name="--frame-size")] = None,
@@ -40,10 +41,12 @@ def export(
 
     Args:
         artifact: an artifact (.safetensors), or the run folder that holds it.
-        out: the file to write; default: beside the artifact, named after the profile.
+        out: the file to write; default: beside the artifact, named after the profile, and the bits if they are given.
         profile: fast (the default): int8 kernels in ONNX Runtime and OpenVINO. compact: the smallest file. float: no
             integers. switchable: all bit-widths of a network in one file, as small as compact; chosen when it runs. A
             network that follows objects in video becomes one step of it, compact (then the default) or float.
+        bits: the bit-width to export, of a network that adabits trained, such as 4, or 4/8; default: the widest. Not
+            for switchable, which holds all of them.
         data: images to compare on; default: the embedded digits if the network learned on them, else random ones.
         images: how many images, or frames of video, to compare on.
         frame: WIDTHxHEIGHT of the frames of such a step, such as 432x240; default: those that it learned on.
@@ -51,9 +54,19 @@ def export(
     """
     if out is not None and out.suffix != ONNX_SUFFIX:
         raise UsageError(f"--out {out} must end in {ONNX_SUFFIX}.")
+    width = parse_bits(bits) if bits else None
+    if width is not None and profile == "switchable":
+        raise UsageError(
+            f"--bits {bits} chooses one bit-width, and a switchable file holds all. Leave --bits out, or say --profile "
+            "compact or fast."
+        )
     network, header = open_artifact(artifact)
+    if width is not None:
+        from tenfold.quant import set_bits
+
+        set_bits(network, width)
     if takes_frames(header):
-        path = out or artifact_path(artifact).with_name(f"step{ONNX_SUFFIX}")
+        path = out or artifact_path(artifact).with_name(_file_name("step", width))
         told = _export_step(network, header["task"], path, profile or "compact", data, images, frame)
         if as_json:
             write_json(told)
@@ -63,13 +76,21 @@ def export(
     if frame is not None:
         raise UsageError("--frame-size is for networks that follow objects in video; images have the size they had.")
     profile = profile or "fast"
-    path = out or artifact_path(artifact).with_name(f"{profile}{ONNX_SUFFIX}")
+    path = out or artifact_path(artifact).with_name(_file_name(profile, width))
     report = _export_whole(network, header, path, profile, data, images)
     if as_json:
         write_json({"file": path, "profile": profile, **report.to_dict()})
         return
     to_stdout(str(path))
     to_stderr(fidelity_table({path.name: report}))
+
+
+def _file_name(kind: str, width: tuple[int, int] | None) -> str:
+    """The name of a file that nobody has named: one for each width."""
+    from tenfold.export.width_choice import width_text
+
+    bits = "" if width is None else f"-{width_text(width).replace('/', '-')}bit"
+    return f"{kind}{bits}{ONNX_SUFFIX}"
 
 
 def export_artifact(

@@ -65,7 +65,8 @@ def fit(
             applies in this order.
         bits: WEIGHTS/ACTIVATIONS for sat and qat, such as 4/4; several for adabits, such as 8,6,5,4.
         budget: upper limits for one image or frame, such as macs=50M,bytes=300k (also params, bitops, latency_ms).
-        like: uniform:BITS, to give fracbits the budget of a network with so many bits everywhere.
+        like: uniform:BITS, to give fracbits the budget of a network with so many bits everywhere; instead of
+            bitops or bytes in --budget.
         weights: an artifact or a checkpoint to start from.
         image_size: side of the network's input in pixels; for segment its short side.
         pixels: feed raw pixels 0..255, as SAT's papers do.

@@ -41,7 +41,8 @@ def profile(
     """Count what a network costs for one image: MACs, parameters, BitOPs and bytes.
 
     Args:
-        target: a model's name (also timm:NAME and torchvision:NAME), or an artifact (.safetensors), or an .onnx file.
+        target: a model's name (also timm:NAME and torchvision:NAME), or an artifact (.safetensors)
+            or the run folder that holds it, or an .onnx file.
         shape: CHANNELSxHEIGHTxWIDTH of the image; default: what the network was made for.
         bits: WEIGHTS/ACTIVATIONS, such as 4/4, for all layers but the first and the last, which have 8-bit weights.
         settings: an option of the model, such as --set width=0.5; may be repeated.

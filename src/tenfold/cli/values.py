@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tenfold.cli.artifacts import artifact_path
 from tenfold.errors import ShapeError, UsageError
 
 if TYPE_CHECKING:
@@ -27,27 +27,46 @@ def parse_bits(text: str) -> tuple[int, int]:
         >>> parse_bits("4/8"), parse_bits("3")
         ((4, 8), (3, 3))
     """
-    parts = text.split("/")
-    if len(parts) in (1, 2) and all(part.strip().isdecimal() for part in parts):
-        w_bits, a_bits = int(parts[0]), int(parts[-1])
-        if all(1 <= bits <= 8 or bits == _FLOAT_BITS for bits in (w_bits, a_bits)):
-            return w_bits, a_bits
-    raise UsageError(
-        f"--bits {text!r} is not allowed. Write WEIGHTS/ACTIVATIONS, each 1 to 8 or 32 for float, such as 4/4 or 4/8."
-    )
+    found = _bits_of(text)
+    if found is None:
+        raise UsageError(
+            f"--bits {text!r} is not allowed. Write WEIGHTS/ACTIVATIONS, each 1 to 8 or 32 for float, such as 4/4 or "
+            "4/8."
+        )
+    return found
 
 
 def parse_widths(text: str) -> list[tuple[int, int]]:
     """Several bit-widths: "8,6,4", or with pairs "8,4/8".
 
     Raises:
-        UsageError: if one of them is none.
+        UsageError: if one of them is none, or comes twice.
 
     Example:
         >>> parse_widths("8,4/8")
         [(8, 8), (4, 8)]
     """
-    return [parse_bits(part) for part in text.split(",")]
+    widths: list[tuple[int, int]] = []
+    for part in text.split(","):
+        width = _bits_of(part)
+        if width is None:
+            raise UsageError(
+                f"--bits {text!r} is not allowed: {part!r} is no bit-width. Write WEIGHTS/ACTIVATIONS, each 1 to 8 or "
+                "32 for float, such as 4/4 or 4/8; several with commas, such as 8,6,5,4."
+            )
+        if width in widths:
+            raise UsageError(f"--bits {text!r} names {part} twice; keep one of them.")
+        widths.append(width)
+    return widths
+
+
+def _bits_of(text: str) -> tuple[int, int] | None:
+    parts = text.split("/")
+    if len(parts) not in (1, 2) or not all(part.strip().isdecimal() for part in parts):
+        return None
+    w_bits, a_bits = int(parts[0]), int(parts[-1])
+    is_allowed = all(1 <= bits <= 8 or bits == _FLOAT_BITS for bits in (w_bits, a_bits))
+    return (w_bits, a_bits) if is_allowed else None
 
 
 def parse_like(text: str) -> int:
@@ -145,10 +164,10 @@ def parse_settings(settings: Sequence[str], prefix: str = "", flag: str = "--set
 
 
 def is_file_name(target: str) -> bool:
-    """Whether a word means a file and not the name of a model."""
+    """Whether a word means a file, or a run folder with an artifact, and not the name of a model."""
     return (
         target.endswith((ARTIFACT_SUFFIX, ONNX_SUFFIX))
         or "/" in target
         or "\\" in target
-        or (":" not in target and Path(target).is_file())
+        or (":" not in target and artifact_path(target).is_file())
     )

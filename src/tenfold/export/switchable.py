@@ -32,7 +32,7 @@ from tenfold.export.graph import (
     is_weight,
 )
 from tenfold.export.integers import UINT8_TOP, UNSIGNED, store
-from tenfold.export.width_choice import WIDTH_INPUT
+from tenfold.export.width_choice import ONE_FILE_EACH, WIDTH_INPUT
 from tenfold.quant import QuantLayer, widest
 from tenfold.quant.schemes import signed_grid
 
@@ -90,8 +90,8 @@ def refuse_if_not_nested(layers: Layers) -> None:
             raise ExportError(
                 f"the weights of {name} have {', '.join(map(str, bits))} bits at the widths of this network, and codes "
                 f'of the scheme "{scheme}" do not nest: fewer bits are not the same bits with the low ones dropped. '
-                'Train with scheme="modified", or "centered" if a width has 3 bits or less; or export each width to a '
-                "file of its own, with the profile compact."
+                'Train with scheme="modified", or "centered" if a width has 3 bits or less; or '
+                f"{ONE_FILE_EACH}."
             )
 
 
@@ -268,8 +268,8 @@ def _refuse_if_different(networks: Sequence[Network]) -> None:
 
 def _different(what: str) -> ExportError:
     return ExportError(
-        f"this network computes in different ways at its bit-widths: {what}. One file cannot hold that; export each "
-        "width to a file of its own, with the profile compact."
+        f"this network computes in different ways at its bit-widths: {what}. One file cannot hold that; "
+        f"{ONE_FILE_EACH}."
     )
 
 

@@ -11,6 +11,9 @@ from tenfold.errors import ArtifactError, UsageError
 WIDTH_INPUT = "bits"
 """The graph's second input: the index of the width, an int64 without dimensions."""
 
+ONE_FILE_EACH = "export each width to a file of its own (--profile compact --bits 4, and so on)"
+"""What to do where one file cannot hold all widths."""
+
 Bits: TypeAlias = int | tuple[int, int]
 """A width as users say it: bits of weights and activations, or a pair of both."""
 

@@ -20,6 +20,7 @@ from tenfold.errors import ExportError
 from tenfold.export.capture import activation_grid, capture, freeze
 from tenfold.export.graph import Builder, Network, array_of, is_activation, is_weight, tidy
 from tenfold.export.integers import ActivationGrid
+from tenfold.export.width_choice import ONE_FILE_EACH
 from tenfold.quant import FLOAT_BITS, SwitchableBatchNorm, activation_quantizers, find_switch, quantized_parts
 
 _CODES, _SCALE = ".weight_quantizer.codes", ".weight_quantizer.scale"
@@ -62,8 +63,7 @@ def _refuse_if_float(network: nn.Module, twin: nn.Module) -> None:
             if bits[0] != bits[1] and FLOAT_BITS in bits:
                 raise ExportError(
                     f"the {what} of {name} are to have {bits[0]} bits at one width and {bits[1]} at another; a "
-                    f"switchable file cannot hold both, as {FLOAT_BITS} bits are no integers. Export each width to a "
-                    "file of its own, with the profile compact."
+                    f"switchable file cannot hold both, as {FLOAT_BITS} bits are no integers. So {ONE_FILE_EACH}."
                 )
 
 

@@ -21,6 +21,7 @@ from tenfold.methods.sat import SAT, RescaledLayers
 from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits, part_names, survey_for
 from tenfold.methods.width_search import WidthSearch, fix_widths
 from tenfold.quant import (
+    FLOAT_BITS,
     QuantProduct,
     Switch,
     SwitchableBatchNorm,
@@ -31,7 +32,7 @@ from tenfold.quant import (
     quantized_layers,
     quantized_parts,
 )
-from tenfold.quant.switching import Norms, Width, check_widths, width_text
+from tenfold.quant.switching import Norms, Width, as_width, check_widths, width_text, widths_text
 
 Training = Literal["joint", "direct", "descending", "ascending"]
 _LOG = logging.getLogger("tenfold")
@@ -94,11 +95,9 @@ class AdaBits(Method):
     _search: WidthSearch | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            pairs = [(one, one) if isinstance(one, int) else (int(one[0]), int(one[1])) for one in self.bits]
-        except (TypeError, ValueError, IndexError) as error:
-            raise UsageError(f"bits must be numbers or pairs, such as [8, 6, [4, 8]]; got {self.bits!r}.") from error
-        self.widths: list[Width] = check_widths(pairs)
+        if not isinstance(self.bits, list | tuple):
+            raise UsageError(f"bits must be a list of numbers or pairs, such as [8, 6, [4, 8]]; got {self.bits!r}.")
+        self.widths: list[Width] = check_widths([as_width(one) for one in self.bits])
         self.bits = tuple(w if w == a else (w, a) for w, a in self.widths)
         if self.training not in get_args(Training):
             raise UnknownNameError("way of training", self.training, get_args(Training))
@@ -111,6 +110,8 @@ class AdaBits(Method):
         given = [a for _, a in self.widths]
         check_attention_products(self.attention_products, min(given), max(given))
         self.only = part_names(self.only)
+        if not self.distillation >= 0:
+            raise UsageError(f"distillation must be 0 (off) or more; got {self.distillation}.")
         if self.distillation and self.training != "joint":
             raise UsageError(f"distillation needs all widths in each batch; training={self.training!r} has one.")
         if not 0 <= self.search_share <= 1 or not self.kappa >= 0 or not self.bits_rate > 0:
@@ -128,6 +129,7 @@ class AdaBits(Method):
             UsageError: if the network is quantized already, or has nothing to quantize.
         """
         facts = survey_for(network, example, self.attention_products, self.only)
+        self._warn_of_float()
         wide, high = (max(bits) for bits in zip(*self.widths, strict=True))
         base = SAT(
             w_bits=wide,
@@ -151,6 +153,17 @@ class AdaBits(Method):
             self._search = WidthSearch(network, _switch(network), facts, example[:2], self.bits_rate)
             network.to(example.device)
         return network
+
+    def _warn_of_float(self) -> None:
+        """Say what a float width costs before it is trained."""
+        for what, bits in zip(("weights", "activations"), zip(*self.widths, strict=True), strict=True):
+            if FLOAT_BITS in bits and set(bits) != {FLOAT_BITS}:
+                _LOG.warning(
+                    "the %s are float at some of the widths %s, and integers at others: no switchable file can hold "
+                    "both. Take 8 bits instead of 32, or export each width to a file of its own (--bits).",
+                    what,
+                    widths_text(self.widths),
+                )
 
     def penalty(self, network: nn.Module) -> Tensor | None:
         """The distance of each width's cost from its limit, while bits are learned."""

@@ -63,8 +63,12 @@ class FracBits(Method):
     base: Base = "sat"
     """"sat": scale adjustment and CG-PACT; "pact": DoReFa and PACT; "trained": weights keep their scale, one maximum
     per channel (for a start from trained float weights)."""
+    calibrated: bool | None = None
+    """CG-PACT's gradient for the clipping levels instead of PACT's; None: PACT's for the base "pact" only. The released
+    configurations of that base have CG-PACT's."""
     like: int | None = None
-    """Take the BitOPs (the bytes, if `weight_only`) of the uniform network at so many bits as the budget."""
+    """Take the BitOPs (the bytes, if `weight_only`) of the uniform network at so many bits as the budget, instead of
+    one on BitOPs or bytes."""
     weight_only: bool = False
     """Leave activations in float; then the budget must limit bytes."""
     w_range: tuple[int, int] = (2, 8)
@@ -131,19 +135,30 @@ class FracBits(Method):
             raise UsageError(f"search_share must be above 0 and at most 1; got {self.search_share}.")
         if not self.bits_rate > 0:
             raise UsageError(f"bits_rate must be above 0; got {self.bits_rate}.")
-        if isinstance(self.start, str) and self.start != "sensitivity":
-            raise UsageError(f'start must be a number of bits, or "sensitivity"; got {self.start!r}.')
+        self._check_start()
+        if not self.warmup_epochs >= 0:
+            raise UsageError(f"warmup_epochs must be 0 or more; got {self.warmup_epochs}.")
         if not self.kappa >= 0:
             raise UsageError(f"kappa must be 0 or more; got {self.kappa}.")
-        if self.like is not None and not 1 <= self.like <= 8:
-            raise UsageError(f"like must be 1 to 8, the bits of a uniform network; got {self.like}.")
+        if self.like is not None and (type(self.like) is not int or not 1 <= self.like <= 8):
+            raise UsageError(f"like must be a whole number, 1 to 8 (bits of a uniform network); got {self.like!r}.")
+
+    def _check_start(self) -> None:
+        if self.start is None or self.start == "sensitivity":
+            return
+        ends = sorted((*self.w_range, *self.a_range))
+        if not isinstance(self.start, int | float) or not ends[0] <= self.start <= ends[-1]:
+            raise UsageError(
+                f'start must be a number of bits within w_range or a_range, {ends[0]} to {ends[-1]}, or "sensitivity"; '
+                f"got {self.start!r}."
+            )
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Any) -> nn.Module:
         """Quantize all layers, with learned bits in all but the first, and the weights of the last.
 
         Raises:
             BudgetError: if the budget is out of reach with the fewest bits that the range allows.
-            UsageError: if there is neither a budget on bits nor `like`, or the network is quantized already.
+            UsageError: if there is neither a budget on bits nor `like`, or both; or the network is quantized already.
         """
         facts = survey_for(network, example, self.attention_products, self.only)
         a_bits = FLOAT_BITS if self.weight_only else self.a_range[1]
@@ -238,12 +253,13 @@ class FracBits(Method):
             "two_sided": self.two_sided,
             "attention_products": self.attention_products,
             "only": self.only,
+            "calibrated": self.base != "pact" if self.calibrated is None else self.calibrated,
         }
         if self.base == "sat":
             return SAT(**common)
         if self.base == "pact":
             return QAT(**common)
-        return QAT(**common, clamp=False, per_channel=True, calibrated=True)
+        return QAT(**common, clamp=False, per_channel=True)
 
     def _learn(self, layer: QuantLayer, fact: LayerFacts) -> None:
         """Give a layer bits that are learned, where the rules for the first and the last layer leave a choice."""
@@ -270,7 +286,13 @@ class FracBits(Method):
     ) -> dict[str, float]:
         limits = {} if budget is None else {"bitops": budget.bitops, "bytes": budget.bytes}
         found = {quantity: float(limit) for quantity, limit in limits.items() if limit is not None}
-        if self.like is not None and not found:
+        if self.like is not None and found:
+            given = " and ".join(found)
+            raise UsageError(
+                f"like={self.like} is a budget of its own, and there is one of {given}, too. Keep one of them: leave "
+                f"like (--like) out, or {given} (--budget)."
+            )
+        if self.like is not None:
             a_bits = FLOAT_BITS if self.weight_only else self.like
             uniform = uniform_cost(network, example, facts, self.like, a_bits, self.attention_products, self.only)
             found = {"bytes": uniform.size_bytes} if self.weight_only else {"bitops": uniform.bitops}
@@ -328,7 +350,7 @@ class FracBits(Method):
         """Keep bits in their range; at the end of the search, round and freeze them."""
         self._step, self._steps_per_epoch = run.step, run.steps_per_epoch
         if self._offset is not None:
-            self._silence(run.network)
+            self._silence_all(run)
             return
         if self.project:
             for policy in self._search.policies:
@@ -338,6 +360,8 @@ class FracBits(Method):
         if run.step >= round(self.search_share * run.total_steps):
             self._freeze()
             self.resumed(run)
+            if run.step < run.total_steps:
+                self._silence_all(run)
 
     def resumed(self, run: Any) -> None:
         """Freeze the bits of the weight average where those of the network are frozen."""
@@ -352,12 +376,17 @@ class FracBits(Method):
             policy.freeze(bits)
         self._record()
 
+    def _silence_all(self, run: Any) -> None:
+        self._silence(run.network)
+        if run.average is not None:
+            self._silence(run.average.module)
+
     @torch.no_grad()
     def _silence(self, network: nn.Module) -> None:
         """Hold the batch norms behind pruned kernels at zero, so that nothing keeps their channels from being removed.
 
         Such a channel carries a constant, the shift of its norm; what it did for later layers, their norms and biases
-        learn in the rest of the training.
+        learn in the rest of the training. So it is done only if there is a rest; else channels keep their constants.
         """
         for path in self._paths.values():
             policy = self._layers[path.producer].weight_quantizer.policy
@@ -390,12 +419,12 @@ class FracBits(Method):
     def finish(self, network: nn.Module, batches: Iterator[Tensor]) -> nn.Module:
         """Fix the bits and remove the channels of kernels with 0 bits: what leaves is a plain quantized network.
 
-        A channel that cannot be removed exactly stays; what it costs is then saved elsewhere.
+        Nothing is silenced here, after the last step. A channel that cannot be removed exactly stays; what it costs is
+        then saved elsewhere.
         """
         if self._offset is None:
             self._freeze()
         self._freeze_twin(network)
-        self._silence(network)
         if self._paths:
             trial = copy.deepcopy(network)
             self._keep_what_stays(trial)

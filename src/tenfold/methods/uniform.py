@@ -102,8 +102,6 @@ def quantize_uniformly(
         UsageError: if the network is quantized already, or has nothing to quantize.
         UnknownNameError: if `only` names a part that has nothing to quantize.
     """
-    if any(quantized_layers(network)):
-        raise UsageError("the network is quantized already; use one method that sets bits, on a float network.")
     facts = survey_for(network, example, method.attention_products, method.only)
     w_bits, a_bits = method.w_bits, method.a_bits
     if w_bits is None or a_bits is None:
@@ -139,8 +137,11 @@ def survey_for(
     """The facts of each layer to quantize; see `attention_products` for what that option does to the network.
 
     Raises:
+        UsageError: if the network is quantized already, or has nothing to quantize.
         UnknownNameError: if `only` names a part that has nothing to quantize.
     """
+    if any(quantized_layers(network)):
+        raise UsageError("the network is quantized already; use one method that sets bits, on a float network.")
     if attention_products:
         open_attention(network)
     facts = survey(network, example, head_mixing=attention_products)

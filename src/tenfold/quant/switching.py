@@ -49,14 +49,33 @@ class Switch:
         """The position of a width.
 
         Raises:
-            UsageError: if the network does not have it; the message says which it has.
+            UsageError: if it is none, or the network does not have it; the message says which it has.
         """
-        wanted = (bits, bits) if isinstance(bits, int) else tuple(bits)
+        wanted = as_width(bits)
         if wanted not in self.widths:
             raise UsageError(
                 f"this network has no width of {width_text(wanted)} bits; it was trained at {widths_text(self.widths)}."
             )
         return self.widths.index(wanted)
+
+
+def as_width(bits: Any) -> Width:
+    """A width as a pair, from what people write: one number for weights and activations, or one for each.
+
+    Raises:
+        UsageError: if it is neither.
+
+    Example:
+        >>> as_width(4), as_width([4, 8])
+        ((4, 4), (4, 8))
+    """
+    pair = tuple(bits) if isinstance(bits, list | tuple) else (bits, bits)
+    if len(pair) != 2 or not all(type(one) is int for one in pair):
+        raise UsageError(
+            f"a bit-width must be a whole number, or a pair of them for weights and activations, such as 4 or (4, 8); "
+            f"got {bits!r}."
+        )
+    return pair
 
 
 def check_widths(widths: Sequence[Width]) -> list[Width]:
@@ -249,7 +268,7 @@ def set_bits(network: nn.Module, bits: int | Width) -> None:
         bits: of weights and activations, or a pair (weights, activations).
 
     Raises:
-        UsageError: if the network does not have that width, or has only one.
+        UsageError: if the network does not have that width, or has only one; or if the bits are no width.
 
     Example:
         >>> set_bits(load("runs/adabits/artifact.safetensors"), 4)  # doctest: +SKIP
