@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tenfold.errors import StorageError
+from tenfold.errors import StorageError, UsageError
 
 
 @contextmanager
@@ -82,6 +82,24 @@ def check_unused(path: str | Path) -> None:
         raise StorageError(
             f"{path} is there already, and not an empty folder. Choose another place, or remove it first."
         )
+
+
+def check_keeps(path: str | Path, sources: Iterable[str | Path | None]) -> None:
+    """See that a result is not written over what it is made from.
+
+    Args:
+        path: of the result.
+        sources: files and folders; None is passed over.
+
+    Raises:
+        UsageError: if the result is one of them, by whatever name or link.
+    """
+    path = Path(path)
+    for source in sources:
+        if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
+            raise UsageError(
+                f"the result {path} would be written over what it is made from ({source}). Choose another place."
+            )
 
 
 def move_folder(part: Path, path: Path) -> None:

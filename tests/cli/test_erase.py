@@ -241,6 +241,33 @@ def test_what_is_wrong_is_said_and_nothing_is_left(tenfold, clip, masks, tmp_pat
     assert sorted(path for path in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (("clip.mp4", "--moving"), "clip.mp4"),
+        (("clip.mp4", "--moving"), "linked/clip.mp4"),
+        (("linked/clip.mp4", "--moving"), "clip.mp4"),
+        (("clip.mp4", "--masks", "masks.mp4"), "masks.mp4"),
+        (("clip.mp4", "--tracks", "tracks.mp4"), "tracks.mp4"),
+        (("clip.mp4", "--mask", "masks/0.png", "--preview", "1"), "masks/0.png"),
+        (("clip.mp4", "--masks", "masks", "--preview", "1"), "masks/0.png"),
+        (("frames", "--moving", "--preview", "1"), "frames/0.png"),
+    ],
+)
+def test_a_result_is_not_written_over_what_it_is_made_from(tenfold, clip, masks, tmp_path, monkeypatch, words, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    write_video(tmp_path / "masks.mp4", scene()[0])
+    (tmp_path / "tracks.mp4").write_text("[]")
+    (tmp_path / "frames").mkdir()
+    Image.fromarray(scene()[0][0]).save(tmp_path / "frames/0.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    outcome = tenfold("erase", *words, "-o", out)
+    assert outcome.code == 2
+    assert f"the result {out} would be written over what it is made from" in outcome.words
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_nothing_moves_in_a_still(tenfold, tmp_path):
     still = write_video(tmp_path / "still.mp4", np.repeat(scene()[2][None], 12, 0))
     outcome = tenfold("erase", still, "--moving", "-o", tmp_path / "out.mp4")

@@ -136,12 +136,13 @@ def _of_clip(place: Path | None, name: str) -> Path | None:
 
 
 def _check_names(orders: dict[Path, tuple[EraseOrder, int]], folder: Path) -> None:
+    from tenfold.files import check_keeps
+
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; the results of many clips need a folder.")
     first: dict[Path, Path] = {}
     for clip, (order, _) in orders.items():
-        if order.out == clip.absolute():
-            raise UsageError(f"{clip} lies in {folder} itself and would be written over. Choose another --out.")
+        check_keeps(order.out, [clip])
         other = first.setdefault(order.out, clip)
         if other != clip:
             raise UsageError(

@@ -22,7 +22,7 @@ from tenfold.data.video import Damage, VideoFrame, VideoReader
 from tenfold.data.video_joining import join_videos
 from tenfold.data.video_writing import MUXERS, VideoWriter
 from tenfold.errors import DataError, StorageError, UsageError
-from tenfold.files import check_unused, move_folder
+from tenfold.files import check_keeps, check_unused, move_folder
 from tenfold.video.engine_choice import EngineReport
 from tenfold.video.erase import EraseOptions, erase_frames
 from tenfold.video.erase_masks import What, open_masks
@@ -143,12 +143,13 @@ def erase_clip(
         progress: called after each frame.
 
     Raises:
-        UsageError: if an option is not allowed.
+        UsageError: if an option is not allowed, or `out` is the clip itself or its masks.
         DataError: if the clip or its masks cannot be read, or do not fit each other.
         StorageError: if a result cannot be written; nothing is left half written at `out`.
     """
     out, options, clock = Path(out), options or EraseOptions(), Clock()
     _check_out(out)
+    check_keeps(out, [clip, *what.files()])
     with ExitStack() as stack:
         video: VideoReader | PictureVideo = open_clip_video(clip, rate=rate, damage=damage)
         stack.enter_context(video)

@@ -17,7 +17,7 @@ from tenfold.data.clip_video import FrameMasks, PictureVideo, masked_frames, ope
 from tenfold.data.clips import resized
 from tenfold.data.video import Damage, VideoReader
 from tenfold.errors import UsageError
-from tenfold.files import written_whole
+from tenfold.files import check_keeps, written_whole
 from tenfold.video.erase import EraseOptions, erase_frames
 from tenfold.video.erase_files import EraseProgress
 from tenfold.video.erase_masks import What, open_masks
@@ -65,7 +65,8 @@ def preview_clip(
         The numbers of the frames that were drawn.
 
     Raises:
-        UsageError: if the ending or the count is not allowed, or nothing is erased in any frame.
+        UsageError: if the ending or the count is not allowed, `out` is a picture of the clip or of its masks, or
+            nothing is erased in any frame.
         DataError: if the clip or its masks cannot be read.
         StorageError: if the picture cannot be written.
     """
@@ -74,6 +75,7 @@ def preview_clip(
         raise UsageError(f"--out {out}: a preview is one picture; its name ends in {', '.join(PICTURE_SUFFIXES)}.")
     if not 1 <= count <= MOST_FRAMES:
         raise UsageError(f"a preview of {count} frames is not drawn; allowed are 1 to {MOST_FRAMES}.")
+    check_keeps(out, [clip, *what.files(), what.masks and what.masks / out.name])
     out.parent.mkdir(parents=True, exist_ok=True)
     place = out.parent / f".{out.name}.masks"
     settings = options.inpainting()
@@ -87,6 +89,8 @@ def preview_clip(
             for _ in range(2):  # once to see where something is erased, once for the frames
                 video: VideoReader | PictureVideo = open_clip_video(clip, rate=rate, damage=damage)
                 stack.enter_context(video)
+                if isinstance(video, PictureVideo):
+                    check_keeps(out, [*video.clip.frames, *video.clip.masks.values()])
                 opened.append(video)
                 masks = open_masks(what, clip, video, place, rate=rate, damage=damage, progress=told)
                 given.append(stack.enter_context(masks))

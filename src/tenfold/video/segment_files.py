@@ -15,6 +15,7 @@ from tenfold.data.clip_video import open_clip_video
 from tenfold.data.video import Damage, VideoInfo
 from tenfold.data.video_writing import MUXERS, VideoWriter
 from tenfold.errors import UsageError
+from tenfold.files import check_keeps
 from tenfold.video.erase_follow import Target
 from tenfold.video.follow import FollowOptions
 from tenfold.video.overlay import drawn_over
@@ -106,7 +107,8 @@ def segment_clip(
         progress: called after each frame.
 
     Raises:
-        UsageError: if there is nothing to look for, or an object lies outside the frame or after the end.
+        UsageError: if there is nothing to look for, an object lies outside the frame or after the end, or a result is
+            the clip itself or a mask.
         DataError: if the clip cannot be read.
         StorageError: if a result cannot be written; nothing is left half written.
     """
@@ -119,6 +121,8 @@ def segment_clip(
         raise UsageError("a network finds objects by itself; leave out either --moving or --network.")
     if not (targets or moving or network):
         raise UsageError("what is to be followed? Give --box, --click, --mask, --moving or --network.")
+    for result in filter(None, (out, overlay)):
+        check_keeps(result, [clip, *(target.mask for target in targets)])
     started = time.perf_counter()
     options = options or FollowOptions()
     with ExitStack() as stack:
