@@ -114,6 +114,14 @@ def _pair(path: Path) -> tuple[Path | None, Path | None]:
     return artifact, exported
 
 
+def network_files(network: str | None, weights: Path | None) -> list[Path]:
+    """The files that the network is read from: with one of them changed it is another network."""
+    files = [] if weights is None else [weights]
+    if network is not None and (is_file_name(network) or Path(network).is_dir()):
+        files += [one for one in _pair(Path(network)) if one is not None]
+    return files
+
+
 def _check_has_export(exported: Path | None, network: str, engine: EngineName) -> None:
     if exported is None and engine not in ("auto", TORCH):
         raise UsageError(
