@@ -71,6 +71,44 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def made_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder for results; if the block raises, those folders that were made for it and are empty go again.
+
+    Raises:
+        StorageError: if it cannot be made.
+    """
+    folder = Path(folder)
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror or error}. Choose another place.") from error
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            for one in missing:
+                one.rmdir()
+        raise
+
+
+@contextmanager
+def temporary_folder(parent: str | Path) -> Iterator[Path]:
+    """A hidden folder beside results that goes with all that is in it; the folder for the results as `made_folder`.
+
+    Raises:
+        StorageError: if it cannot be made.
+    """
+    with made_folder(parent):
+        try:
+            folder = tempfile.TemporaryDirectory(prefix=".tenfold.", dir=parent)
+        except OSError as error:
+            raise _storage_error(Path(parent), error) from error
+        with folder as name:
+            yield Path(name)
+
+
 def check_unused(path: str | Path) -> None:
     """See that a folder may be put at a place.
 

@@ -125,6 +125,21 @@ def test_another_order_and_no_resume_begin_anew(clip, masks, tmp_path, monkeypat
         assert report.resumed_from == 0
 
 
+def test_an_option_that_is_not_allowed_leaves_the_pieces_of_a_stopped_run(clip, masks, tmp_path, monkeypatch):
+    monkeypatch.setattr(erase_files, "PIECE_FRAMES", 8)
+
+    def stopped(stage, done, total):
+        if done == 12:
+            raise KeyboardInterrupt
+
+    what = erase_files.What(masks=masks)
+    with pytest.raises(KeyboardInterrupt):
+        erase_files.erase_clip(clip, tmp_path / "out.mp4", what, options=FAST, progress=stopped)
+    with pytest.raises(ValueError, match="quality 99"):
+        erase_files.erase_clip(clip, tmp_path / "out.mp4", what, options=FAST, quality=99)
+    assert erase_files.erase_clip(clip, tmp_path / "out.mp4", what, options=FAST).resumed_from == 8
+
+
 def test_a_signal_stops_it_with_words_and_code_130(tenfold, clip, masks, tmp_path, monkeypatch):
     import signal
 
@@ -219,6 +234,9 @@ def test_tracks_of_segment_are_erased_by_their_ids(tenfold, clip, tmp_path):
         (("--masks", "masks", "--dilate", "2", "--feather", "3"), 2, "feather is 3"),
         (("--masks", "masks", "-o", "out.avi"), 2, "ends in '.avi'"),
         (("--masks", "masks", "--quality", "77"), 2, "quality 77"),
+        (("--box", "22,26,32,32", "--quality", "77"), 2, "quality 77"),
+        (("--click", "40,40@100", "-o", "no/such/out.mp4"), 2, "but the clip has 20 frames"),
+        (("--click", "40,40@100", "--preview", "1", "-o", "no/such/x.png"), 2, "but the clip has 20 frames"),
         (("--masks", "masks", "--preview", "3"), 2, "a preview is one picture"),
         (("--masks", "masks", "--preview", "0", "-o", "x.png"), 2, "a preview of 0 frames"),
         (("--masks", "empty.png", "--preview", "1", "-o", "x.png"), 2, "nothing is erased in any frame"),
