@@ -1,5 +1,6 @@
 """`tenfold erase`: things pointed at are gone, the rest stays, and a stopped run ends as one that was not."""
 
+import json
 import re
 
 import numpy as np
@@ -243,6 +244,7 @@ def test_tracks_of_segment_are_erased_by_their_ids(tenfold, clip, tmp_path):
         (("--masks", "masks", "--ids", "1"), 2, "ids are those of tracks"),
         (("--tracks", "masks", "--ids", "one"), 2, "--ids one is not of the form 1,3"),
         (("--tracks", "none.json"), 1, "there is no file none.json with tracks"),
+        (("--tracks", "short.json"), 1, "are those of 7 frames, but the video has 20"),
         (("--tracks", "small.png"), 1, "small.png is no file of tracks"),
         (("--masks", "masks", "--seam", "2"), 2, "--seam means nothing without --network"),
         (("--masks", "masks", "--rate", "24"), 2, "a video file has its own times"),
@@ -252,6 +254,7 @@ def test_what_is_wrong_is_said_and_nothing_is_left(tenfold, clip, masks, tmp_pat
     monkeypatch.chdir(tmp_path)
     Image.new("L", (8, 8), 255).save(tmp_path / "small.png")
     Image.new("L", (128, 96), 0).save(tmp_path / "empty.png")
+    (tmp_path / "short.json").write_text(json.dumps([{"id": 1, "segmentations": [None] * 7}]))
     before = sorted(path for path in tmp_path.iterdir())
     outcome = tenfold("erase", clip, *words, *(() if "-o" in words else ("-o", "out.mp4")))
     assert outcome.code == code, outcome.err

@@ -110,7 +110,7 @@ def open_masks(
         with MaskStore(what.stored, size) as store:
             yield store
     elif what.tracks is not None:
-        yield TrackMasks(what.tracks, what.ids, size)
+        yield TrackMasks(what.tracks, what.ids, size, video.info.frames if damage == "refuse" else None)
     else:
         if what.masks is None and not (isinstance(video, PictureVideo) and video.clip.masks):
             raise UsageError(
