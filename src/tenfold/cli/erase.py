@@ -43,7 +43,7 @@ def erase(
     engine: EngineName = "auto",
     preset: Literal["fast", "good", "best"] = "good",
     dilate: int = 6,
-    feather: int = 3,
+    feather: int | None = None,
     preview: int | None = None,
     lossless: bool = False,
     quality: int = 18,
@@ -92,7 +92,8 @@ def erase(
             holds both can be run by all. auto times those that can on the first window or frame, and takes the fastest.
         preset: fast, good or best: the size at which motion is estimated, and how far is searched.
         dilate: pixels that the masks grow, so that no rim of the thing stays behind.
-        feather: pixels of those over which the filling fades into what is around it.
+        feather: pixels of those over which the filling fades into what is around it; default: 3, or as many as masks
+            grow if that is less.
         preview: write only a picture of so many frames, before and after, to --out (.png or .jpg).
         lossless: a video that keeps every pixel exactly.
         quality: of a video that does not: 0 (best) to 51.

@@ -95,7 +95,7 @@ def preview_clip(
         wanted = _spread(_marked(masked_frames(opened[0], given[0])), count)
         scale = min(1.0, _FILLED_SIDE / max(opened[0].info.height, opened[0].info.width))
         dilate = round(options.dilate * scale)
-        options = replace(options, dilate=dilate, feather=min(options.feather, dilate))
+        options = replace(options, dilate=dilate, feather=min(options.fading, dilate))
         coming = (_shrunk(frame.image, mask, scale) for frame, mask in masked_frames(opened[1], given[1]))
         for at, window in _windows(coming, wanted, around):
             row = _row(window, at, options, filling, estimator)
