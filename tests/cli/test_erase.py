@@ -227,7 +227,7 @@ def test_tracks_of_segment_are_erased_by_their_ids(tenfold, clip, tmp_path):
         (("--box", "900,2,3,4"), 2, "lies outside the frame"),
         (("--click", "1,2@x"), 2, "--click 1,2@x is not of the form"),
         (("--click", "500,500"), 2, "lies outside the frame"),
-        (("--click", "40,40@100"), 2, "pointed at in 100 s, but the clip has 20 frames"),
+        (("--click", "40,40@100"), 2, "at 100 s a thing is pointed at, but the clip has 20 frames"),
         (("--mask", "small.png"), 2, "has 8 x 8 pixels, but the frames have 128 x 96"),
         (("--mask", "none.png@0.2"), 1, "none.png"),
         (("--masks", "masks", "--moving"), 2, "in more than one way"),

@@ -232,6 +232,10 @@ def test_the_authors_checkpoint_is_known_by_its_names(tenfold, clip, tmp_path, m
         (("--network", "tsam_small"), "--network tsam_small is not trained"),
         (("--network", "resnet18"), "resnet18 takes images and fills no video"),
         (("--network", "tsam_tyni"), "Did you mean tsam_tiny"),
+        (
+            ("--network", "resnet_18"),
+            "Allowed: tsam, tsam_small, tsam_tiny. There is no file or run folder of that name",
+        ),
         (("--network", "none.safetensors"), "there is no artifact at none.safetensors"),
         (("--network", "none.onnx"), "there is no file none.onnx"),
         (("--network", "none.onnx", "--device", "cuda"), "none.onnx runs on the CPU; got --device cuda"),

@@ -79,7 +79,7 @@ def test_a_folder_of_pictures_is_a_clip_too(tmp_path):
 
 
 def test_nothing_is_left_of_a_run_that_failed(video, tmp_path):
-    with pytest.raises(UsageError, match=r"pointed at in 9 s, but the clip has 10 frames, 0\.40 s"):
+    with pytest.raises(UsageError, match=r"at 9 s something is pointed at, but the clip has 10 frames, 0\.40 s"):
         segment_clip(video, tmp_path / "no/such/tracks.json", [Target(click=(25, 40), time=Fraction(9))])
     assert list(tmp_path.iterdir()) == []
 
