@@ -10,7 +10,7 @@ from PIL import Image
 from tenfold.cli.main import run
 from tenfold.data import dilated, read_image
 from tenfold.data.video import VideoReader
-from tenfold.video import erase_files
+from tenfold.video import erase_files, erase_masks
 from video_files import sound_packets, write_video, write_with_sound
 
 FAST = erase_files.EraseOptions(preset="fast", dilate=3)
@@ -160,6 +160,30 @@ def test_a_signal_stops_it_with_words_and_code_130(tenfold, clip, masks, tmp_pat
     monkeypatch.setattr(erase_files, "erase_frames", real)
     outcome = tenfold("erase", clip, "--masks", masks, "--preset", "fast", "-o", tmp_path / "out.mp4", "--json")
     assert outcome.json["resumed_from"] == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-o", "out.mp4"), "Nothing is filled yet, and following begins anew"),
+        (("-o", "look.png", "--preview", "1"), "Of a preview nothing is kept"),
+    ],
+)
+def test_a_signal_while_following_keeps_nothing_and_says_so(tenfold, clip, tmp_path, monkeypatch, words, said):
+    import signal
+
+    real = erase_masks.follow_targets
+
+    def interrupted(*given, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return real(*given, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(erase_masks, "follow_targets", interrupted)
+    outcome = tenfold("erase", clip, "--box", "22,26,32,32@0.2", *words)
+    assert outcome.code == 130
+    assert said in outcome.words
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_two_runs_do_not_write_one_result(clip, masks, tmp_path):

@@ -88,7 +88,7 @@ def test_a_clip_that_was_stopped_goes_on(tenfold, clips, monkeypatch):
     monkeypatch.setattr(erase_files, "erase_frames", interrupted)
     stopped = tenfold("erase", clips[0], *WORDS, "--jobs", "1")
     assert stopped.code == 130
-    assert "0 of 1 clips were looked at. What is done is kept; give the same command again" in stopped.words
+    assert "0 of 1 clips were looked at. What is filled is kept, and following begins anew" in stopped.words
     monkeypatch.setattr(erase_files, "erase_frames", real)
     outcome = tenfold("erase", clips[0], *WORDS, "--jobs", "1", "--json")
     assert outcome.json["clips"][0]["resumed_from"] == 2

@@ -61,8 +61,8 @@ def erase_many(
                     show("clips", len(rows), len(orders))
     except KeyboardInterrupt as error:
         raise EraseStopped(
-            f"erasing was stopped; {len(rows)} of {len(orders)} clips were looked at. What is done is kept; give the "
-            "same command again to go on."
+            f"erasing was stopped; {len(rows)} of {len(orders)} clips were looked at. What is filled is kept, and "
+            "following begins anew; give the same command again to go on."
         ) from error
     told = [{"clip": clip, "out": orders[clip][0].out, **rows[clip]} for clip in orders]
     states = Counter(row["state"] for row in told)

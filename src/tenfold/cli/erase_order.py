@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class EraseStopped(TenfoldError):  # noqa: N818 - it is a wish fulfilled, not an error
-    """Erasing was asked to stop; what is done is kept."""
+    """Erasing was asked to stop; what is filled is kept."""
 
     exit_code = 130
 
