@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tenfold.errors import StorageError
+from tenfold.errors import StorageError, UsageError
 
 
 @contextmanager
@@ -71,6 +71,44 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def made_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder for results; if the block raises, those folders that were made for it and are empty go again.
+
+    Raises:
+        StorageError: if it cannot be made.
+    """
+    folder = Path(folder)
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror or error}. Choose another place.") from error
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            for one in missing:
+                one.rmdir()
+        raise
+
+
+@contextmanager
+def temporary_folder(parent: str | Path) -> Iterator[Path]:
+    """A hidden folder beside results that goes with all that is in it; the folder for the results as `made_folder`.
+
+    Raises:
+        StorageError: if it cannot be made.
+    """
+    with made_folder(parent):
+        try:
+            folder = tempfile.TemporaryDirectory(prefix=".tenfold.", dir=parent)
+        except OSError as error:
+            raise _storage_error(Path(parent), error) from error
+        with folder as name:
+            yield Path(name)
+
+
 def check_unused(path: str | Path) -> None:
     """See that a folder may be put at a place.
 
@@ -82,6 +120,24 @@ def check_unused(path: str | Path) -> None:
         raise StorageError(
             f"{path} is there already, and not an empty folder. Choose another place, or remove it first."
         )
+
+
+def check_keeps(path: str | Path, sources: Iterable[str | Path | None]) -> None:
+    """See that a result is not written over what it is made from.
+
+    Args:
+        path: of the result.
+        sources: files and folders; None is passed over.
+
+    Raises:
+        UsageError: if the result is one of them, by whatever name or link.
+    """
+    path = Path(path)
+    for source in sources:
+        if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
+            raise UsageError(
+                f"the result {path} would be written over what it is made from ({source}). Choose another place."
+            )
 
 
 def move_folder(part: Path, path: Path) -> None:

@@ -1,5 +1,6 @@
 """`tenfold erase`: things pointed at are gone, the rest stays, and a stopped run ends as one that was not."""
 
+import json
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from tenfold.cli.main import run
 from tenfold.data import dilated, read_image
 from tenfold.data.video import VideoReader
-from tenfold.video import erase_files
+from tenfold.video import erase_files, erase_masks
 from video_files import sound_packets, write_video, write_with_sound
 
 FAST = erase_files.EraseOptions(preset="fast", dilate=3)
@@ -125,6 +126,21 @@ def test_another_order_and_no_resume_begin_anew(clip, masks, tmp_path, monkeypat
         assert report.resumed_from == 0
 
 
+def test_an_option_that_is_not_allowed_leaves_the_pieces_of_a_stopped_run(clip, masks, tmp_path, monkeypatch):
+    monkeypatch.setattr(erase_files, "PIECE_FRAMES", 8)
+
+    def stopped(stage, done, total):
+        if done == 12:
+            raise KeyboardInterrupt
+
+    what = erase_files.What(masks=masks)
+    with pytest.raises(KeyboardInterrupt):
+        erase_files.erase_clip(clip, tmp_path / "out.mp4", what, options=FAST, progress=stopped)
+    with pytest.raises(ValueError, match="quality 99"):
+        erase_files.erase_clip(clip, tmp_path / "out.mp4", what, options=FAST, quality=99)
+    assert erase_files.erase_clip(clip, tmp_path / "out.mp4", what, options=FAST).resumed_from == 8
+
+
 def test_a_signal_stops_it_with_words_and_code_130(tenfold, clip, masks, tmp_path, monkeypatch):
     import signal
 
@@ -144,6 +160,30 @@ def test_a_signal_stops_it_with_words_and_code_130(tenfold, clip, masks, tmp_pat
     monkeypatch.setattr(erase_files, "erase_frames", real)
     outcome = tenfold("erase", clip, "--masks", masks, "--preset", "fast", "-o", tmp_path / "out.mp4", "--json")
     assert outcome.json["resumed_from"] == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-o", "out.mp4"), "Nothing is filled yet, and following begins anew"),
+        (("-o", "look.png", "--preview", "1"), "Of a preview nothing is kept"),
+    ],
+)
+def test_a_signal_while_following_keeps_nothing_and_says_so(tenfold, clip, tmp_path, monkeypatch, words, said):
+    import signal
+
+    real = erase_masks.follow_targets
+
+    def interrupted(*given, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return real(*given, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(erase_masks, "follow_targets", interrupted)
+    outcome = tenfold("erase", clip, "--box", "22,26,32,32@0.2", *words)
+    assert outcome.code == 130
+    assert said in outcome.words
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_two_runs_do_not_write_one_result(clip, masks, tmp_path):
@@ -211,7 +251,7 @@ def test_tracks_of_segment_are_erased_by_their_ids(tenfold, clip, tmp_path):
         (("--box", "900,2,3,4"), 2, "lies outside the frame"),
         (("--click", "1,2@x"), 2, "--click 1,2@x is not of the form"),
         (("--click", "500,500"), 2, "lies outside the frame"),
-        (("--click", "40,40@100"), 2, "pointed at in 100 s, but the clip has 20 frames"),
+        (("--click", "40,40@100"), 2, "at 100 s a thing is pointed at, but the clip has 20 frames"),
         (("--mask", "small.png"), 2, "has 8 x 8 pixels, but the frames have 128 x 96"),
         (("--mask", "none.png@0.2"), 1, "none.png"),
         (("--masks", "masks", "--moving"), 2, "in more than one way"),
@@ -219,12 +259,16 @@ def test_tracks_of_segment_are_erased_by_their_ids(tenfold, clip, tmp_path):
         (("--masks", "masks", "--dilate", "2", "--feather", "3"), 2, "feather is 3"),
         (("--masks", "masks", "-o", "out.avi"), 2, "ends in '.avi'"),
         (("--masks", "masks", "--quality", "77"), 2, "quality 77"),
+        (("--box", "22,26,32,32", "--quality", "77"), 2, "quality 77"),
+        (("--click", "40,40@100", "-o", "no/such/out.mp4"), 2, "but the clip has 20 frames"),
+        (("--click", "40,40@100", "--preview", "1", "-o", "no/such/x.png"), 2, "but the clip has 20 frames"),
         (("--masks", "masks", "--preview", "3"), 2, "a preview is one picture"),
         (("--masks", "masks", "--preview", "0", "-o", "x.png"), 2, "a preview of 0 frames"),
         (("--masks", "empty.png", "--preview", "1", "-o", "x.png"), 2, "nothing is erased in any frame"),
         (("--masks", "masks", "--ids", "1"), 2, "ids are those of tracks"),
         (("--tracks", "masks", "--ids", "one"), 2, "--ids one is not of the form 1,3"),
         (("--tracks", "none.json"), 1, "there is no file none.json with tracks"),
+        (("--tracks", "short.json"), 1, "are those of 7 frames, but the video has 20"),
         (("--tracks", "small.png"), 1, "small.png is no file of tracks"),
         (("--masks", "masks", "--seam", "2"), 2, "--seam means nothing without --network"),
         (("--masks", "masks", "--rate", "24"), 2, "a video file has its own times"),
@@ -234,11 +278,39 @@ def test_what_is_wrong_is_said_and_nothing_is_left(tenfold, clip, masks, tmp_pat
     monkeypatch.chdir(tmp_path)
     Image.new("L", (8, 8), 255).save(tmp_path / "small.png")
     Image.new("L", (128, 96), 0).save(tmp_path / "empty.png")
+    (tmp_path / "short.json").write_text(json.dumps([{"id": 1, "segmentations": [None] * 7}]))
     before = sorted(path for path in tmp_path.iterdir())
     outcome = tenfold("erase", clip, *words, *(() if "-o" in words else ("-o", "out.mp4")))
     assert outcome.code == code, outcome.err
     assert re.search(message, outcome.words)
     assert sorted(path for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (("clip.mp4", "--moving"), "clip.mp4"),
+        (("clip.mp4", "--moving"), "linked/clip.mp4"),
+        (("linked/clip.mp4", "--moving"), "clip.mp4"),
+        (("clip.mp4", "--masks", "masks.mp4"), "masks.mp4"),
+        (("clip.mp4", "--tracks", "tracks.mp4"), "tracks.mp4"),
+        (("clip.mp4", "--mask", "masks/0.png", "--preview", "1"), "masks/0.png"),
+        (("clip.mp4", "--masks", "masks", "--preview", "1"), "masks/0.png"),
+        (("frames", "--moving", "--preview", "1"), "frames/0.png"),
+    ],
+)
+def test_a_result_is_not_written_over_what_it_is_made_from(tenfold, clip, masks, tmp_path, monkeypatch, words, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    write_video(tmp_path / "masks.mp4", scene()[0])
+    (tmp_path / "tracks.mp4").write_text("[]")
+    (tmp_path / "frames").mkdir()
+    Image.fromarray(scene()[0][0]).save(tmp_path / "frames/0.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    outcome = tenfold("erase", *words, "-o", out)
+    assert outcome.code == 2
+    assert f"the result {out} would be written over what it is made from" in outcome.words
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_nothing_moves_in_a_still(tenfold, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tenfold.cli import erase_many as module
+from tenfold.errors import DataError, StorageError
 from tenfold.video import erase_files, threads
 from video_files import moving_square, write_video
 
@@ -88,7 +89,7 @@ def test_a_clip_that_was_stopped_goes_on(tenfold, clips, monkeypatch):
     monkeypatch.setattr(erase_files, "erase_frames", interrupted)
     stopped = tenfold("erase", clips[0], *WORDS, "--jobs", "1")
     assert stopped.code == 130
-    assert "0 of 1 clips were looked at. What is done is kept; give the same command again" in stopped.words
+    assert "0 of 1 clips were looked at. What is filled is kept, and following begins anew" in stopped.words
     monkeypatch.setattr(erase_files, "erase_frames", real)
     outcome = tenfold("erase", clips[0], *WORDS, "--jobs", "1", "--json")
     assert outcome.json["clips"][0]["resumed_from"] == 2
@@ -108,6 +109,36 @@ def test_a_clip_whose_worker_is_lost_and_one_that_meets_a_mistake_of_ours_are_to
     outcome = tenfold("erase", clips[0], *WORDS, "--jobs", "2", "--json")
     assert outcome.json["clips"][0]["error"]["type"] == "ZeroDivisionError"
     assert "a mistake in Tenfold" in outcome.words
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [(MemoryError(), 2), (StorageError("the disk is full"), 2), (DataError("it is damaged"), 1), (KeyError("x"), 1)],
+)
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_clip_whose_machine_had_no_room_is_tried_once_more(tenfold, clips, monkeypatch, error, tries, passes):
+    real, asked = erase_files.erase_frames, []
+
+    def failing(*words, **options):
+        asked.append(words)
+        if passes and len(asked) > 1:
+            return real(*words, **options)
+        raise error
+
+    monkeypatch.setattr(erase_files, "erase_frames", failing)
+    outcome = tenfold("erase", clips[0], *WORDS, "--jobs", "1", "--json")
+    assert len(asked) == tries
+    assert states(outcome) == ["done" if passes and tries == 2 else "failed"]
+    if outcome.code:
+        assert outcome.json["clips"][0]["error"]["type"] == type(error).__name__
+
+
+def test_a_worker_lost_on_ray_is_not_told_to_take_fewer_jobs(tenfold, clips, monkeypatch):
+    monkeypatch.setattr(module, "run_jobs", lambda work, orders, where: [(key, None) for key in orders])
+    said = {jobs: tenfold("erase", clips[0], *WORDS, "--jobs", jobs).words for jobs in ("1", "ray://head:10001")}
+    assert "fewer --jobs" in said["1"]
+    assert "fewer --jobs" not in said["ray://head:10001"]
+    assert "`ray status`" in said["ray://head:10001"]
 
 
 @pytest.mark.slow  # starts processes

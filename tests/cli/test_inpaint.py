@@ -154,6 +154,15 @@ def test_a_file_that_ends_in_the_middle_is_refused_or_used_as_far_as_it_goes(ten
     assert tenfold(*short).json["frames"] == outcome.json["frames"]  # masks of the lost end are left over
 
 
+@pytest.mark.parametrize("out", ["clip.mp4", "mask.mp4"])
+def test_a_result_is_not_written_over_what_it_is_made_from(tenfold, tmp_path, out):
+    made = {name: write_video(tmp_path / name).read_bytes() for name in ("clip.mp4", "mask.mp4")}
+    outcome = tenfold("inpaint", tmp_path / "clip.mp4", "--mask", tmp_path / "mask.mp4", "-o", tmp_path / out)
+    assert outcome.code == 2
+    assert "would be written over what it is made from" in outcome.words
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == made
+
+
 def test_what_is_there_is_not_overwritten_by_a_folder(tenfold, clip, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
@@ -223,6 +232,10 @@ def test_the_authors_checkpoint_is_known_by_its_names(tenfold, clip, tmp_path, m
         (("--network", "tsam_small"), "--network tsam_small is not trained"),
         (("--network", "resnet18"), "resnet18 takes images and fills no video"),
         (("--network", "tsam_tyni"), "Did you mean tsam_tiny"),
+        (
+            ("--network", "resnet_18"),
+            "Allowed: tsam, tsam_small, tsam_tiny. There is no file or run folder of that name",
+        ),
         (("--network", "none.safetensors"), "there is no artifact at none.safetensors"),
         (("--network", "none.onnx"), "there is no file none.onnx"),
         (("--network", "none.onnx", "--device", "cuda"), "none.onnx runs on the CPU; got --device cuda"),

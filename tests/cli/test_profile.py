@@ -26,6 +26,21 @@ def test_the_table_names_the_network_and_its_totals(tenfold):
         assert words in done.out
 
 
+@pytest.mark.parametrize(
+    ("model", "shape", "needed"),
+    [
+        ("resnet18", "224", "channels, height and width, such as 3x224x224"),
+        ("resnet18", "1x3x224x224", "channels, height and width"),
+        ("compfeat_tiny", "4x64x64", "3 channels, height and width, such as 3x240x432"),
+    ],
+)
+def test_an_input_that_the_network_does_not_take_is_refused(tenfold, model, shape, needed):
+    done = tenfold("profile", model, "--input", shape)
+    assert done.code == 2
+    assert f"{model} takes {needed}" in done.words
+    assert f"got {shape}" in done.words
+
+
 def test_options_of_the_model_can_be_set(tenfold):
     wide = tenfold("profile", "mobilenet_v2_tiny", "--json").json
     narrow = tenfold("profile", "mobilenet_v2_tiny", "--set", "width=0.5", "--set", "num_classes=3", "--json").json

@@ -68,7 +68,7 @@ def test_tracks_are_judged_as_youtube_vis_judges_them(tenfold, clip, tmp_path):
         ((), "what is to be followed? Give --box, --click, --mask, --moving or --network."),
         (("--box", "1,2,3"), "--box 1,2,3 is not of the form"),
         (("--box", "500,2,3,3"), "lies outside the frame of 128 x 96 pixels"),
-        (("--click", "5,5@99"), "pointed at in 99 s, but the clip has 8 frames"),
+        (("--click", "5,5@99"), "at 99 s something is pointed at, but the clip has 8 frames"),
         (("--moving", "--overlay", "over.txt"), "ends in '.txt'"),
         (("--network", "nowhere"), "nowhere"),
     ],

@@ -96,12 +96,25 @@ def test_a_frame_without_a_mask_is_named(folder, tmp_path):
 
 
 def test_masks_of_another_size_are_named(folder, file, tmp_path):
-    small = write_pictures(tmp_path / "small", 4, size=(10, 12))
-    for place in (folder, file):
-        with pytest.raises(DataError, match=r"00000\.png has 10 x 12 pixels, but the frames have 64 x 48"):
-            pairs(place, small)
+    masks = write_pictures(tmp_path / "masks", 4)
+    Image.new("L", (10, 12)).save(masks / "00003.png")
+    message = r"00003\.png has 10 x 12 pixels, but the frames have 64 x 48"
+    for place, named in ((folder, masks), (file, masks), (file, masks / "00003.png")):
+        with open_clip_video(place) as video, pytest.raises(DataError, match=message):
+            ClipMasks(named, video)  # before any work
+    Image.new("L", (10, 12)).save(folder / "masks/00003.png")
+    with open_clip_video(folder) as video, pytest.raises(DataError, match=message):
+        ClipMasks(None, video)
     with pytest.raises(DataError, match=r"masks\.mp4 has 32 x 24 pixels"):
         pairs(folder, write_video(tmp_path / "masks.mp4", moving_square(4, 24, 32)))
+
+
+def test_a_mask_that_is_turned_has_the_size_that_it_is_shown_at(file, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("turned.png", "turned.jpg"):
+        Image.new("L", (HEIGHT, WIDTH), 255).save(tmp_path / name, exif=exif)
+        assert all(mask.all() for _, mask in pairs(file, tmp_path / name))
 
 
 def test_masks_may_be_grey_coloured_transparent_or_jpeg(tmp_path):

@@ -114,6 +114,7 @@ def test_what_is_wrong_is_said():
         EraseOptions(preset="finest")
     with pytest.raises(UsageError, match="dilate is 500"):
         EraseOptions(dilate=500)
+    assert [EraseOptions(dilate=dilate).fading for dilate in (0, 2, 3, 6)] == [0, 2, 3, 3]
     with pytest.raises(UsageError, match="feather is 9; allowed are 0 to 6"):
         EraseOptions(feather=9)
     with pytest.raises(UsageError, match="first frame wanted is -1"):

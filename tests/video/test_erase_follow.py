@@ -84,7 +84,7 @@ def test_targets_that_make_no_sense_are_refused(target, error, message):
 
 
 def test_what_lies_outside_is_refused(clip, tmp_path):
-    with pytest.raises(UsageError, match=r"frame 99, but the clip has 16 frames"):
+    with pytest.raises(UsageError, match=r"in frame 99 a thing is pointed at, but the clip has 16 frames"):
         followed(clip, [Target(click=(5, 5), frame=99)])
     with pytest.raises(UsageError, match="lies outside the frame"):
         followed(clip, [Target(click=(500, 5))])

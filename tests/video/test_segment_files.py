@@ -79,8 +79,8 @@ def test_a_folder_of_pictures_is_a_clip_too(tmp_path):
 
 
 def test_nothing_is_left_of_a_run_that_failed(video, tmp_path):
-    with pytest.raises(UsageError, match=r"pointed at in 9 s, but the clip has 10 frames, 0\.40 s"):
-        segment_clip(video, tmp_path / "tracks.json", [Target(click=(25, 40), time=Fraction(9))])
+    with pytest.raises(UsageError, match=r"at 9 s something is pointed at, but the clip has 10 frames, 0\.40 s"):
+        segment_clip(video, tmp_path / "no/such/tracks.json", [Target(click=(25, 40), time=Fraction(9))])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,6 +98,17 @@ def test_nothing_to_look_for_is_refused(video, tmp_path):
 def test_an_overlay_that_is_no_video_is_refused(video, tmp_path):
     with pytest.raises(UsageError, match=r"overlay.png ends in '.png'; written are .mp4"):
         segment_clip(video, tmp_path / "tracks.json", [Target(click=(1, 1))], overlay=tmp_path / "overlay.png")
+
+
+@pytest.mark.parametrize("results", [{"out": "clip.mp4"}, {"out": "thing.png"}, {"overlay": "clip.mp4"}])
+def test_a_result_is_not_written_over_what_it_is_made_from(video, tmp_path, results):
+    (tmp_path / "clip.mp4").write_bytes(video.read_bytes())
+    Image.new("L", SIZE[::-1], 255).save(tmp_path / "thing.png")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    places = {"out": tmp_path / "tracks.json"} | {name: tmp_path / place for name, place in results.items()}
+    with pytest.raises(UsageError, match="would be written over what it is made from"):
+        segment_clip(tmp_path / "clip.mp4", targets=[Target(mask=tmp_path / "thing.png")], **places)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_network_and_moving_are_not_mixed(video, tmp_path):

@@ -20,6 +20,7 @@ from tenfold.web.jobs import Board
 from tenfold.web.security import Keys
 from tenfold.web.settings import ServeSettings
 from tenfold.web.store import Job, Store
+from tenfold.web.tasks import TASKS
 from tenfold.web.uploads import display_name
 from video_files import moving_square, write_video
 
@@ -434,6 +435,12 @@ def test_a_store_forgets_half_uploads_and_damaged_states(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Choose another one"):
         Store(tmp_path / "file", 100)
+
+
+def test_an_input_that_a_network_does_not_take_is_answered_with_a_sentence():
+    request = {"model": "resnet18", "shape": [224], "bits": [], "budget": ""}
+    with pytest.raises(UsageError, match="resnet18 takes channels, height and width, such as 3x224x224; got 224"):
+        TASKS["profile"](request, {}, {}, lambda stage, done, total: None)
 
 
 def test_reports_of_trainings_are_listed_and_shown_without_scripts(tmp_path):

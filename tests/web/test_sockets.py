@@ -113,6 +113,7 @@ def test_a_server_with_a_password_for_the_network(tmp_path, password_file):
         (("--host", "0.0.0.0"), "needs a password"),
         (("--password-file", "none"), "cannot be read"),
         (("--password-file", "empty"), "is empty"),
+        (("--clip-frames", "0"), "clip_frames is 0; allowed is 1 to"),
         (("--port", "1"), "cannot listen at 127.0.0.1, port 1|--port"),
         (("--folder", "empty"), "cannot be written"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,11 @@ from tenfold.errors import UsageError
 if TYPE_CHECKING:
     from tenfold.video.erase_files import EraseProgress, EraseReport
     from tenfold.video.erase_follow import Target
+
+_KEPT = {
+    "follow": "Nothing is filled yet, and following begins anew when the same command is given again.",
+    "erase": "What is filled is kept; give the same command again to go on, and the result will be the same.",
+}
 
 
 def erase(
@@ -43,7 +48,7 @@ def erase(
     engine: EngineName = "auto",
     preset: Literal["fast", "good", "best"] = "good",
     dilate: int = 6,
-    feather: int = 3,
+    feather: int | None = None,
     preview: int | None = None,
     lossless: bool = False,
     quality: int = 18,
@@ -63,8 +68,8 @@ def erase(
 
     Say what is to go in one frame; it is followed through the clip, and what it hid is copied from other frames. Pixels
     away from it stay as they are (write a folder or --lossless to keep them to the bit). Memory does not grow with the
-    length. A run that was stopped goes on where it was when the same command is given again. Of many clips, those that
-    are done are not done again, and one that fails is told of and stops no other.
+    length, save with --tracks and --find. A stopped run goes on with what is not filled when the same command is given
+    again. Of many clips, those that are done are not done again, and one that fails is told of and stops no other.
 
     Args:
         clips: a video file, or a folder with the pictures of a clip; or many of them.
@@ -92,7 +97,8 @@ def erase(
             holds both can be run by all. auto times those that can on the first window or frame, and takes the fastest.
         preset: fast, good or best: the size at which motion is estimated, and how far is searched.
         dilate: pixels that the masks grow, so that no rim of the thing stays behind.
-        feather: pixels of those over which the filling fades into what is around it.
+        feather: pixels of those over which the filling fades into what is around it; default: 3, or as many as masks
+            grow if that is less.
         preview: write only a picture of so many frames, before and after, to --out (.png or .jpg).
         lossless: a video that keeps every pixel exactly.
         quality: of a video that does not: 0 (best) to 51.
@@ -163,7 +169,8 @@ def erase(
 def _preview(order: EraseOrder, count: int, *, as_json: bool) -> None:
     from tenfold.video.erase_preview import preview_clip
 
-    with shown_progress() as progress:
+    nothing = "Of a preview nothing is kept; give the same command again."
+    with shown_progress({"follow": nothing, "erase": nothing}) as progress:
         shown = preview_clip(
             order.clip,
             order.out,
@@ -258,8 +265,8 @@ def _tell(report: EraseReport) -> None:
 
 
 @contextmanager
-def shown_progress() -> Iterator[EraseProgress]:
-    """A bar on a terminal, and an ear for those who want to stop."""
+def shown_progress(kept: Mapping[str, str] = _KEPT) -> Iterator[EraseProgress]:
+    """A bar on a terminal, and an ear for those who want to stop; they are told what is kept, by the stage."""
     from tenfold.train.interrupts import stop_requests
 
     with stop_requests() as request, shown_bars(9) as show:
@@ -268,9 +275,6 @@ def shown_progress() -> Iterator[EraseProgress]:
             if show is not None:
                 show({"follow": "following", "erase": "erasing"}[stage], done, total)
             if request:
-                raise EraseStopped(
-                    f"erasing was stopped ({request.signal_name}). What is done is kept; give the same command again "
-                    "to go on, and the result will be the same."
-                )
+                raise EraseStopped(f"erasing was stopped ({request.signal_name}). {kept[stage]}")
 
         yield progress

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,8 @@ from tenfold.jobs import TRIES, Processes, RayCluster, run_jobs
 
 _RECORDS = ".erased"
 """Folder among the results with a file for each that is whole: what it was made from, and the report."""
+_OF_THE_MACHINE = ("StorageError", "MemoryError")
+"""Failures that may not come again when other jobs are done, or on another machine."""
 
 
 def erase_many(
@@ -52,17 +54,14 @@ def erase_many(
     rows: dict[Path, dict[str, Any]] = {}
     try:
         with shown_bars(5) as show, _interrupted_by_sigterm():
-            for clip, row in run_jobs(erase_one, orders, where):
-                rows[clip] = row or _failed(
-                    f"the process that worked on it was lost {TRIES} times, killed for want of memory perhaps. Try it "
-                    "again with fewer --jobs; what is done is kept."
-                )
+            for clip, row in _outcomes(orders, where):
+                rows[clip] = row
                 if show is not None:
                     show("clips", len(rows), len(orders))
     except KeyboardInterrupt as error:
         raise EraseStopped(
-            f"erasing was stopped; {len(rows)} of {len(orders)} clips were looked at. What is done is kept; give the "
-            "same command again to go on."
+            f"erasing was stopped; {len(rows)} of {len(orders)} clips were looked at. What is filled is kept, and "
+            "following begins anew; give the same command again to go on."
         ) from error
     told = [{"clip": clip, "out": orders[clip][0].out, **rows[clip]} for clip in orders]
     states = Counter(row["state"] for row in told)
@@ -70,6 +69,31 @@ def erase_many(
         write_json({"out": folder, **{state: states[state] for state in ("done", "kept", "failed")}, "clips": told})
     _tell(told, states, folder)
     return FAILED if states["failed"] else 0
+
+
+def _outcomes(
+    orders: Mapping[Path, tuple[EraseOrder, int]], where: Processes | RayCluster
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """What became of each clip; those whose machine ran out of disk or memory are tried once more, after the others."""
+    again: dict[Path, tuple[EraseOrder, int]] = {}
+    for clip, row in run_jobs(erase_one, orders, where):
+        if row is not None and row.get("error", {}).get("type") in _OF_THE_MACHINE:
+            again[clip] = orders[clip]
+        else:
+            yield clip, row or _lost(where)
+    if again:
+        for clip, row in run_jobs(erase_one, again, where):
+            yield clip, row or _lost(where)
+
+
+def _lost(where: Processes | RayCluster) -> dict[str, Any]:
+    advice = "Try it again with fewer --jobs"
+    if isinstance(where, RayCluster):
+        advice = "See that the cluster's machines have the memory for it (`ray status`), and try it again"
+    return _failed(
+        f"the process that worked on it was lost {TRIES} times, killed for want of memory perhaps. {advice}; what is "
+        "filled is kept."
+    )
 
 
 def erase_one(order: EraseOrder, threads: int) -> dict[str, Any]:
@@ -92,6 +116,8 @@ def erase_one(order: EraseOrder, threads: int) -> dict[str, Any]:
         _keep(record, {"asked": asked, "result": stamp(order.out), "report": report})
     except TenfoldError as error:
         return _failed(str(error), type(error).__name__)
+    except MemoryError:
+        return _failed("there was not enough memory for it. Lower --memory-mb, or try it alone.", "MemoryError")
     except Exception as error:  # one clip must not take the others with it
         message = f"a mistake in Tenfold, please report it: {type(error).__name__}: {error}"
         return _failed(message, type(error).__name__)
@@ -136,12 +162,13 @@ def _of_clip(place: Path | None, name: str) -> Path | None:
 
 
 def _check_names(orders: dict[Path, tuple[EraseOrder, int]], folder: Path) -> None:
+    from tenfold.files import check_keeps
+
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; the results of many clips need a folder.")
     first: dict[Path, Path] = {}
     for clip, (order, _) in orders.items():
-        if order.out == clip.absolute():
-            raise UsageError(f"{clip} lies in {folder} itself and would be written over. Choose another --out.")
+        check_keeps(order.out, [clip])
         other = first.setdefault(order.out, clip)
         if other != clip:
             raise UsageError(

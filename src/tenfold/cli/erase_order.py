@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class EraseStopped(TenfoldError):  # noqa: N818 - it is a wish fulfilled, not an error
-    """Erasing was asked to stop; what is done is kept."""
+    """Erasing was asked to stop; what is filled is kept."""
 
     exit_code = 130
 
@@ -92,7 +92,7 @@ class EraseOrder:
             what,
             options=self.options,
             filling=self.filling(threads, work_folder(self.out) / "engine.json"),
-            filling_name=f"{self.network} {self.network_weights} {self.seam} {self.engine}",
+            filling_name=self._filling_name(),
             rate=self.rate,
             lossless=self.lossless,
             quality=self.quality,
@@ -102,6 +102,14 @@ class EraseOrder:
             progress=progress,
         )
         return report if what.found is None else replace(report, find_engine=what.found.segmenter.engine)
+
+    def _filling_name(self) -> str:
+        """What tells the filling from others: what was said, and the files that the network is read from."""
+        from tenfold.cli.filling_network import network_files
+        from tenfold.video.erase_work import stamp
+
+        files = [stamp(one) for one in network_files(self.network, self.network_weights)]
+        return json.dumps([self.network, str(self.network_weights), self.seam, self.engine, files])
 
     def with_whole_paths(self) -> EraseOrder:
         """The same order for a process that works in another folder."""
@@ -133,10 +141,6 @@ class EraseOrder:
         from tenfold import __version__
         from tenfold.video.erase_work import stamp
 
-        files = [
-            stamp(one)
-            for one in (self.clip, self.find, self.network, self.network_weights)
-            if one and Path(one).exists()
-        ]
+        files = [stamp(one) for one in (self.clip, self.find) if one]
         told = {**asdict(replace(self, resume=True)), "what": self.what.asked()}
-        return json.dumps([__version__, files, told], default=str, sort_keys=True)
+        return json.dumps([__version__, files, self._filling_name(), told], default=str, sort_keys=True)

@@ -10,7 +10,7 @@ from tenfold.cli.artifacts import ARTIFACT_NAME, artifact_path, open_artifact
 from tenfold.cli.output import to_stderr
 from tenfold.cli.starting_weights import start_from
 from tenfold.cli.values import ONNX_SUFFIX, is_file_name
-from tenfold.errors import ArtifactError, UsageError
+from tenfold.errors import ArtifactError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,6 +114,14 @@ def _pair(path: Path) -> tuple[Path | None, Path | None]:
     return artifact, exported
 
 
+def network_files(network: str | None, weights: Path | None) -> list[Path]:
+    """The files that the network is read from: with one of them changed it is another network."""
+    files = [] if weights is None else [weights]
+    if network is not None and (is_file_name(network) or Path(network).is_dir()):
+        files += [one for one in _pair(Path(network)) if one is not None]
+    return files
+
+
 def _check_has_export(exported: Path | None, network: str, engine: EngineName) -> None:
     if exported is None and engine not in ("auto", TORCH):
         raise UsageError(
@@ -177,6 +185,12 @@ def _by_name(name: str, weights: Path | None) -> nn.Module:
 def _check_takes_windows(name: str) -> None:
     from tenfold import models
 
+    names = models.list_models()
+    if name not in names and ":" not in name:
+        fill = [one for one in names if models.facts(one).takes == "window"]
+        raise UnknownNameError(
+            "network for filling video", name, fill, hint=f"There is no file or run folder of that name either. {_HINT}"
+        )
     if models.facts(name).takes != "window":
         raise UsageError(f"{name} takes images and fills no video. {_HINT}")
 

@@ -77,7 +77,9 @@ def _from_name(name: str, options: dict[str, Any], image: Sequence[int] | None) 
     from tenfold import models
 
     facts = models.facts(name)
-    if facts.takes == "image" and image is not None and len(image) == 3 and image[0] != facts.input_shape[0]:
+    if image is not None:
+        facts.check_input(image)
+    if facts.takes == "image" and image is not None and image[0] != facts.input_shape[0]:
         options.setdefault("in_channels", image[0])
     return models.build(name, **options), facts.input_shape
 

@@ -21,6 +21,7 @@ def serve(
     runs: Path = Path("runs"),
     upload_mb: int = 2048,
     store_mb: int = 20_480,
+    clip_frames: int = 20_000,
     workers: int = 1,
     job_memory_mb: int = 6144,
     job_minutes: int = 240,
@@ -41,6 +42,7 @@ def serve(
         runs: folder whose trainings' reports are shown.
         upload_mb: most of one clip.
         store_mb: most of all clips and results.
+        clip_frames: most frames of one clip.
         workers: jobs that run at a time.
         job_memory_mb: most memory of one job.
         job_minutes: most time of one job.
@@ -60,6 +62,7 @@ def serve(
         password=None if password_file is None else _read_password(password_file),
         upload_mb=upload_mb,
         store_mb=store_mb,
+        clip_frames=clip_frames,
         workers=workers,
         job_memory_mb=job_memory_mb,
         job_minutes=job_minutes,

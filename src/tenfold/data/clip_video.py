@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tenfold.data.clips import Clip, numbered_pictures, open_clip
-from tenfold.data.images import SUFFIXES, opened, turned_upright
+from tenfold.data.images import SUFFIXES, image_size, opened, turned_upright
 from tenfold.data.video import Damage, VideoFrame, VideoInfo, VideoReader, VideoSource
 from tenfold.errors import DataError, MissingDataError, UsageError
 
@@ -93,7 +93,8 @@ class ClipMasks:
 
     Raises:
         MissingDataError: if there are no masks, or a frame has none.
-        DataError: if their number is not that of the frames, as far as it is known before.
+        DataError: if the size of one, or their number, is not that of the frames. How many a video of masks holds, or
+            frames a file that does not say it, is known only at the end.
     """
 
     def __init__(self, place: str | Path | None, video: VideoSource, *, damage: Damage = "refuse") -> None:
@@ -107,7 +108,10 @@ class ClipMasks:
         if place is None:
             if not isinstance(video, PictureVideo) or not video.clip.masks:
                 raise MissingDataError("what is to be filled? Name the masks: --mask FOLDER, VIDEO or PICTURE.")
+            for index in range(len(video.clip)):
+                video.clip.check_masked(index)
             self._by_name = video.clip
+            self._check_sizes(self._by_name.masks.values())
         elif (place := Path(place)).is_dir():
             self._pictures = numbered_pictures(place)
             if not self._pictures:
@@ -116,7 +120,9 @@ class ClipMasks:
                 self._pictures = _named_as(video.clip, self._pictures, place)
             elif damage == "refuse" and self._frames is not None and len(self._pictures) != self._frames:
                 raise DataError(_wrong_number(len(self._pictures), self._frames, place))
+            self._check_sizes(self._pictures)
         elif _is_picture(place):
+            self._check_sizes([place])
             self._single = place
         else:
             self._video = self._stack.enter_context(VideoReader(place, damage=damage))
@@ -141,7 +147,6 @@ class ClipMasks:
         """
         if self._by_name is not None:
             for index in range(len(self._by_name)):
-                self._by_name.check_masked(index)
                 yield self._read(self._by_name.masks[index])
         elif self._single is not None:
             mask = self._read(self._single)
@@ -153,6 +158,13 @@ class ClipMasks:
         else:
             for path in self._pictures:
                 yield self._read(path)
+
+    def _check_sizes(self, pictures: Iterable[Path]) -> None:
+        """See that pictures are as large as the frames, by their headers, before hours of work."""
+        for path in pictures:
+            width, height = image_size(path)
+            if (height, width) != self._size:
+                self._read(path)  # which says so, unless it is turned by what stands behind its pixels
 
     def _read(self, path: Path) -> NDArray[np.bool_]:
         mask = read_hole(path)

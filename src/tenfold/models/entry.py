@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
+
+from tenfold.errors import ShapeError
 
 Takes = Literal["image", "frame", "window"]
 """What a network takes: images (B, C, H, W), the frames of a video one after another, or a window of a video with its
@@ -41,6 +43,23 @@ class ModelFacts:
     """Words to search for: "imagenet", "cifar", "tiny", "mobile", "residual"."""
     takes: Takes = "image"
     """What it takes."""
+
+    def check_input(self, shape: Sequence[int]) -> None:
+        """See that an image or frame has the numbers that the network asks for.
+
+        Raises:
+            ShapeError: if they are not channels, height and width, or the channels are fixed and others.
+        """
+        if len(shape) != 3:
+            needed = "channels, height and width"
+        elif self.takes != "image" and shape[0] != self.input_shape[0]:
+            needed = f"{self.input_shape[0]} channels, height and width"
+        else:
+            return
+        raise ShapeError(
+            f"{self.name} takes {needed}, such as {'x'.join(map(str, self.input_shape))}; got "
+            f"{'x'.join(map(str, shape))}."
+        )
 
 
 @dataclass(frozen=True)

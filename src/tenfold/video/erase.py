@@ -29,6 +29,8 @@ PRESETS: Mapping[str, Mapping[str, int]] = {
 }
 """Working size and search of each preset; frames are filled and put together at their own size with all of them."""
 
+_FEATHER = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class EraseOptions:
@@ -36,7 +38,8 @@ class EraseOptions:
 
     Args:
         dilate: pixels that the masks grow, so that no rim of the object stays behind.
-        feather: pixels, of those grown, over which the filling fades into the source.
+        feather: pixels, of those grown, over which the filling fades into the source; None for 3, or all that are grown
+            if they are fewer.
         preset: "fast", "good" or "best"; see PRESETS.
         cuts: whether to look for cuts.
         memory_mb: frames are held in at most about so many megabytes.
@@ -47,7 +50,7 @@ class EraseOptions:
     """
 
     dilate: int = 6
-    feather: int = 3
+    feather: int | None = None
     preset: Preset = "good"
     cuts: bool = True
     memory_mb: int = 1024
@@ -57,10 +60,15 @@ class EraseOptions:
             raise UnknownNameError("preset", self.preset, PRESETS)
         if not 0 <= self.dilate <= 200:
             raise UsageError(f"dilate is {self.dilate}; allowed are 0 to 200 pixels.")
-        if not 0 <= self.feather <= self.dilate:
+        if not 0 <= self.fading <= self.dilate:
             raise UsageError(
                 f"feather is {self.feather}; allowed are 0 to {self.dilate} pixels, those that the masks grow (dilate)."
             )
+
+    @property
+    def fading(self) -> int:
+        """Pixels over which the filling fades."""
+        return min(_FEATHER, self.dilate) if self.feather is None else self.feather
 
     def inpainting(self) -> InpaintOptions:
         """The options of the session; masks have grown before they come to it."""
@@ -103,7 +111,7 @@ def erase_frames(
     waiting: deque[tuple[NDArray[np.uint8], Rim | None]] = deque()
     scene, is_skipping = 0, True
     for number, (frame, mask) in enumerate(frames):
-        grown, rim = grown_mask(mask, options.dilate, options.feather)
+        grown, rim = grown_mask(mask, options.dilate, options.fading)
         if is_skipping:
             if session.begins_scene(frame, grown):
                 scene = number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -22,7 +23,7 @@ from tenfold.data.video import Damage, VideoFrame, VideoReader
 from tenfold.data.video_joining import join_videos
 from tenfold.data.video_writing import MUXERS, VideoWriter
 from tenfold.errors import DataError, StorageError, UsageError
-from tenfold.files import check_unused, move_folder
+from tenfold.files import check_keeps, check_unused, made_folder, move_folder
 from tenfold.video.engine_choice import EngineReport
 from tenfold.video.erase import EraseOptions, erase_frames
 from tenfold.video.erase_masks import What, open_masks
@@ -143,12 +144,13 @@ def erase_clip(
         progress: called after each frame.
 
     Raises:
-        UsageError: if an option is not allowed.
+        UsageError: if an option is not allowed, or `out` is the clip itself or its masks.
         DataError: if the clip or its masks cannot be read, or do not fit each other.
         StorageError: if a result cannot be written; nothing is left half written at `out`.
     """
     out, options, clock = Path(out), options or EraseOptions(), Clock()
     _check_out(out)
+    check_keeps(out, [clip, *what.files()])
     with ExitStack() as stack:
         video: VideoReader | PictureVideo = open_clip_video(clip, rate=rate, damage=damage)
         stack.enter_context(video)
@@ -163,10 +165,11 @@ def erase_clip(
             "result": [out.suffix, lossless, quality, damage],
             "run": None if resume else time.time_ns(),
         }
-        done = stack.enter_context(EraseWork(Path(work) if work else work_folder(out), asked))
         source = Path(clip) if sound and video.info.has_sound else None
-        if source is not None and out.suffix:
-            _check_sound(done.folder / f"sound{out.suffix}", video, source, damage)
+        if out.suffix:
+            _check_writer(out.suffix, video, source, lossless, quality, damage)
+        stack.enter_context(made_folder(out.parent))
+        done = stack.enter_context(EraseWork(Path(work) if work else work_folder(out), asked))
         told = None if progress is None else partial(progress, "follow")
         since = time.perf_counter()
         masks = stack.enter_context(
@@ -205,10 +208,22 @@ class _Fits(Exception):  # noqa: N818  (nobody sees it)
     """It can be written; the file that was begun for this test is thrown away."""
 
 
-def _check_sound(place: Path, video: VideoReader | PictureVideo, source: Path, damage: Damage) -> None:
-    """See that the result can hold the sound, before hours of work."""
-    with suppress(_Fits), VideoWriter(place, video.info, sound_from=source, damage=damage):
-        raise _Fits
+def _check_writer(
+    suffix: str,
+    video: VideoReader | PictureVideo,
+    source: Path | None,
+    lossless: bool,
+    quality: int,
+    damage: Damage,
+) -> None:
+    """See that the result can be written, with its sound, before hours of work and before earlier pieces are lost."""
+    with tempfile.TemporaryDirectory(prefix="tenfold") as folder:
+        place = Path(folder) / f"try{suffix}"
+        with (
+            suppress(_Fits),
+            VideoWriter(place, video.info, sound_from=source, lossless=lossless, quality=quality, damage=damage),
+        ):
+            raise _Fits
 
 
 def _erased(
@@ -289,9 +304,6 @@ class _FileWriter(_PieceWriter):
         self._info, self._lossless, self._quality = video.info, lossless, quality
         self._stack = ExitStack()
         self._first = 0
-        # What the encoder refuses is to be refused now, and not when the first frame is there.
-        with suppress(_Fits), self._open(work.folder / "try.mp4"):
-            raise _Fits
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

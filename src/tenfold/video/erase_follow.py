@@ -56,6 +56,11 @@ class Target:
         if self.time < 0 or (self.frame or 0) < 0:
             raise UsageError(f"a thing is pointed at {float(self.time):g} s from the start; needed is 0 or more.")
 
+    @property
+    def where(self) -> str:
+        """The moment it is pointed at, for messages."""
+        return f"in frame {self.frame}" if self.frame is not None else f"at {float(self.time):g} s"
+
     def is_in(self, frame: VideoFrame, rate: Fraction) -> bool:
         """Whether a frame, and no earlier one, is the one it is pointed at in."""
         if self.frame is not None:
@@ -190,8 +195,7 @@ def _after_end(target: Target, count: int, rate: Fraction) -> str:
             f"nothing was found in the clip's {count} frames that moves by itself. Point at the thing with a box or a "
             "click."
         )
-    where = f"frame {target.frame}" if target.frame is not None else f"{float(target.time):g} s"
     return (
-        f"a thing is pointed at in {where}, but the clip has {count} frames, {float(count / rate):.2f} s. Point at an "
-        "earlier one."
+        f"{target.where} a thing is pointed at, but the clip has {count} frames, {float(count / rate):.2f} s. Point "
+        "at an earlier one."
     )

@@ -53,6 +53,11 @@ class What:
                 "what is to go is said in more than one way; give masks for all frames, or point at things."
             )
 
+    def files(self) -> list[Path]:
+        """All that the masks are read from."""
+        named = (self.masks, self.stored, self.tracks, *(target.mask for target in self.targets))
+        return [path for path in named if path is not None]
+
     def asked(self) -> list[Any]:
         """All that the masks follow from, as JSON values."""
         from tenfold.video.erase_work import stamp
@@ -105,7 +110,7 @@ def open_masks(
         with MaskStore(what.stored, size) as store:
             yield store
     elif what.tracks is not None:
-        yield TrackMasks(what.tracks, what.ids, size)
+        yield TrackMasks(what.tracks, what.ids, size, video.info.frames if damage == "refuse" else None)
     else:
         if what.masks is None and not (isinstance(video, PictureVideo) and video.clip.masks):
             raise UsageError(

@@ -17,7 +17,7 @@ from tenfold.data.clip_video import FrameMasks, PictureVideo, masked_frames, ope
 from tenfold.data.clips import resized
 from tenfold.data.video import Damage, VideoReader
 from tenfold.errors import UsageError
-from tenfold.files import written_whole
+from tenfold.files import check_keeps, temporary_folder, written_whole
 from tenfold.video.erase import EraseOptions, erase_frames
 from tenfold.video.erase_files import EraseProgress
 from tenfold.video.erase_masks import What, open_masks
@@ -65,7 +65,8 @@ def preview_clip(
         The numbers of the frames that were drawn.
 
     Raises:
-        UsageError: if the ending or the count is not allowed, or nothing is erased in any frame.
+        UsageError: if the ending or the count is not allowed, `out` is a picture of the clip or of its masks, or
+            nothing is erased in any frame.
         DataError: if the clip or its masks cannot be read.
         StorageError: if the picture cannot be written.
     """
@@ -74,34 +75,33 @@ def preview_clip(
         raise UsageError(f"--out {out}: a preview is one picture; its name ends in {', '.join(PICTURE_SUFFIXES)}.")
     if not 1 <= count <= MOST_FRAMES:
         raise UsageError(f"a preview of {count} frames is not drawn; allowed are 1 to {MOST_FRAMES}.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    place = out.parent / f".{out.name}.masks"
+    check_keeps(out, [clip, *what.files(), what.masks and what.masks / out.name])
     settings = options.inpainting()
     around = settings.passes * (settings.reach + 1)
     rows: list[NDArray[np.uint8]] = []
-    try:
-        with ExitStack() as stack:
-            told = None if progress is None else partial(progress, "follow")
-            opened: list[VideoReader | PictureVideo] = []
-            given: list[FrameMasks] = []
-            for _ in range(2):  # once to see where something is erased, once for the frames
-                video: VideoReader | PictureVideo = open_clip_video(clip, rate=rate, damage=damage)
-                stack.enter_context(video)
-                opened.append(video)
-                masks = open_masks(what, clip, video, place, rate=rate, damage=damage, progress=told)
-                given.append(stack.enter_context(masks))
-            wanted = _spread(_marked(masked_frames(opened[0], given[0])), count)
-            scale = min(1.0, _FILLED_SIDE / max(opened[0].info.height, opened[0].info.width))
-            dilate = round(options.dilate * scale)
-            options = replace(options, dilate=dilate, feather=min(options.feather, dilate))
-            coming = (_shrunk(frame.image, mask, scale) for frame, mask in masked_frames(opened[1], given[1]))
-            for at, window in _windows(coming, wanted, around):
-                row = _row(window, at, options, filling, estimator)
-                rows.append(row)
-                if progress is not None:
-                    progress("erase", len(rows), len(wanted))
-    finally:
-        place.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        place = stack.enter_context(temporary_folder(out.parent)) / "masks.bin"
+        told = None if progress is None else partial(progress, "follow")
+        opened: list[VideoReader | PictureVideo] = []
+        given: list[FrameMasks] = []
+        for _ in range(2):  # once to see where something is erased, once for the frames
+            video: VideoReader | PictureVideo = open_clip_video(clip, rate=rate, damage=damage)
+            stack.enter_context(video)
+            if isinstance(video, PictureVideo):
+                check_keeps(out, [*video.clip.frames, *video.clip.masks.values()])
+            opened.append(video)
+            masks = open_masks(what, clip, video, place, rate=rate, damage=damage, progress=told)
+            given.append(stack.enter_context(masks))
+        wanted = _spread(_marked(masked_frames(opened[0], given[0])), count)
+        scale = min(1.0, _FILLED_SIDE / max(opened[0].info.height, opened[0].info.width))
+        dilate = round(options.dilate * scale)
+        options = replace(options, dilate=dilate, feather=min(options.fading, dilate))
+        coming = (_shrunk(frame.image, mask, scale) for frame, mask in masked_frames(opened[1], given[1]))
+        for at, window in _windows(coming, wanted, around):
+            row = _row(window, at, options, filling, estimator)
+            rows.append(row)
+            if progress is not None:
+                progress("erase", len(rows), len(wanted))
     gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
     drawn = np.concatenate([part for row in rows for part in (row, gap)][:-1])
     with written_whole(out) as part:

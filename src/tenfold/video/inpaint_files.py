@@ -19,7 +19,7 @@ from tenfold.data.clip_video import ClipMasks, PictureVideo, masked_frames, open
 from tenfold.data.video import Damage, VideoFrame, VideoReader
 from tenfold.data.video_writing import MUXERS, VideoWriter
 from tenfold.errors import UsageError
-from tenfold.files import folder_written_whole
+from tenfold.files import check_keeps, folder_written_whole
 from tenfold.video.engine_choice import EngineReport
 from tenfold.video.filling import Filling
 from tenfold.video.flow import FlowEstimator
@@ -98,7 +98,7 @@ def inpaint_clip(
         progress: called after each frame.
 
     Raises:
-        UsageError: if an option is not allowed.
+        UsageError: if an option is not allowed, or `out` is the clip itself or its masks.
         DataError: if the clip or its masks cannot be read, or do not fit each other.
         StorageError: if a result cannot be written; nothing is left half written.
     """
@@ -108,6 +108,7 @@ def inpaint_clip(
             f"--out {out} ends in {out.suffix!r}; written are {', '.join(MUXERS)}, or numbered PNGs in a folder, whose "
             "name has no ending."
         )
+    check_keeps(out, [clip, mask])
     started = time.perf_counter()
     account = Account()
     with ExitStack() as stack:

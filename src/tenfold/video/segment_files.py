@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from tenfold.data.clip_video import open_clip_video
 from tenfold.data.video import Damage, VideoInfo
 from tenfold.data.video_writing import MUXERS, VideoWriter
 from tenfold.errors import UsageError
+from tenfold.files import check_keeps, temporary_folder
 from tenfold.video.erase_follow import Target
 from tenfold.video.follow import FollowOptions
 from tenfold.video.overlay import drawn_over
@@ -106,7 +106,8 @@ def segment_clip(
         progress: called after each frame.
 
     Raises:
-        UsageError: if there is nothing to look for, or an object lies outside the frame or after the end.
+        UsageError: if there is nothing to look for, an object lies outside the frame or after the end, or a result is
+            the clip itself or a mask.
         DataError: if the clip cannot be read.
         StorageError: if a result cannot be written; nothing is left half written.
     """
@@ -119,10 +120,12 @@ def segment_clip(
         raise UsageError("a network finds objects by itself; leave out either --moving or --network.")
     if not (targets or moving or network):
         raise UsageError("what is to be followed? Give --box, --click, --mask, --moving or --network.")
+    for result in filter(None, (out, overlay)):
+        check_keeps(result, [clip, *(target.mask for target in targets)])
     started = time.perf_counter()
     options = options or FollowOptions()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".segment", dir=_existing(out.parent))))
+        folder = stack.enter_context(temporary_folder(out.parent))
         begun, back = Begun(), None
         if targets or moving:
             with open_clip_video(clip, rate=rate, damage=damage) as first:
@@ -166,14 +169,3 @@ def _joined(seen: dict[int, Seen], earlier: Mapping[int, Any]) -> dict[int, Seen
         if name not in joined and mask.any():
             joined[name] = Seen(mask)
     return joined
-
-
-def _existing(folder: Path) -> Path:
-    """A folder, made if it is not there."""
-    from tenfold.errors import StorageError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be made: {error.strerror or error}. Choose another place.") from error
-    return folder

@@ -22,16 +22,17 @@ class TrackMasks:
             has no id, its place in the list counts, from 1.
         ids: of the tracks; none means all.
         size: (height, width) of the frames.
+        frames: how many there are, where that is known.
 
     Raises:
         MissingDataError: if there is no such file.
-        DataError: if it is damaged, or of another form.
+        DataError: if it is damaged, or of another form, or the tracks are those of another number of frames.
         UsageError: if a track is not in it.
     """
 
     is_counted = True
 
-    def __init__(self, path: str | Path, ids: Sequence[int], size: tuple[int, int]) -> None:
+    def __init__(self, path: str | Path, ids: Sequence[int], size: tuple[int, int], frames: int | None = None) -> None:
         self.place: object = path
         self._size = size
         tracks = _read(Path(path))
@@ -41,6 +42,11 @@ class TrackMasks:
             raise UsageError(f"the track {missing[0]} is not in {path}; it has {known or 'none'}.")
         self._tracks = [tracks[name] for name in ids or tracks]
         self._frames = max(map(len, self._tracks), default=0)
+        if frames not in (None, self._frames):
+            raise DataError(
+                f"the tracks in {path} are those of {self._frames} frames, but the video has {frames}. Make them anew "
+                f"from this video: tenfold segment CLIP -o {path}"
+            )
 
     def __iter__(self) -> Iterator[NDArray[np.bool_]]:
         """The masks in order, bool (H, W).

@@ -95,9 +95,8 @@ def begin(
                 break
     if pending:
         late = next(iter(pending.values()))
-        where = f"frame {late.frame}" if late.frame is not None else f"{float(late.time):g} s"
         seconds = float(count / video.info.rate)
-        raise UsageError(f"something is pointed at in {where}, but the clip has {count} frames, {seconds:.2f} s.")
+        raise UsageError(f"{late.where} something is pointed at, but the clip has {count} frames, {seconds:.2f} s.")
     if detector is not None:
         raise DataError(
             "nothing was found that moves by itself for some frames, and is neither tiny nor almost the whole picture. "

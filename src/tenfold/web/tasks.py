@@ -132,7 +132,8 @@ def profile(
     report("count", 0, None)
     facts = models.facts(request["model"])
     shape = tuple(request["shape"]) if request["shape"] else tuple(facts.input_shape)
-    options = {"in_channels": shape[0]} if len(shape) == 3 and shape[0] != facts.input_shape[0] else {}
+    facts.check_input(shape)
+    options = {"in_channels": shape[0]} if shape[0] != facts.input_shape[0] else {}
     bits = tuple(request["bits"]) if request["bits"] else None
     counted = cost.profile(models.build(request["model"], **options), shape, bits=bits)
     budget = cost.Budget.parse(request["budget"]) if request["budget"] else cost.Budget()
