@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from tenfold.data.run_lengths import decode_mask
 from tenfold.errors import DataError, MissingDataError, UsageError
 
+_MISCOUNT = 0.02
+"""By how much a file's own count of frames may be off, such as by frames that an edit list hides."""
+
 
 class TrackMasks:
     """The union of the masks of some tracks.
@@ -22,7 +25,7 @@ class TrackMasks:
             has no id, its place in the list counts, from 1.
         ids: of the tracks; none means all.
         size: (height, width) of the frames.
-        frames: how many there are, where that is known.
+        frames: how many there are, where the file says it.
 
     Raises:
         MissingDataError: if there is no such file.
@@ -42,7 +45,7 @@ class TrackMasks:
             raise UsageError(f"the track {missing[0]} is not in {path}; it has {known or 'none'}.")
         self._tracks = [tracks[name] for name in ids or tracks]
         self._frames = max(map(len, self._tracks), default=0)
-        if frames not in (None, self._frames):
+        if frames is not None and abs(frames - self._frames) > _MISCOUNT * frames:
             raise DataError(
                 f"the tracks in {path} are those of {self._frames} frames, but the video has {frames}. Make them anew "
                 f"from this video: tenfold segment CLIP -o {path}"
