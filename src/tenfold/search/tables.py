@@ -40,8 +40,8 @@ class Table:
     codes: Codes
     """(N, L)."""
     metrics: Mapping[str, Mapping[str, Array]]
-    """Task -> metric -> values (N,), higher is better; NaN where a candidate was not measured on the task. The first
-    metric of a task is its main one."""
+    """Task -> metric -> values (N,); NaN where a candidate was not measured on the task. The first metric of a task is
+    its main one."""
     costs: Mapping[str, Array] = field(default_factory=dict)
     """Cost -> values (N,), as the table states them."""
     origin: Origin | None = None
