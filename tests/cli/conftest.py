@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -71,3 +72,26 @@ def process():
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return call
+
+
+@pytest.fixture
+def stopped_erasing(monkeypatch):
+    """Erasing in pieces of two frames that somebody stops at frame 3, as long as the block lasts."""
+    from tenfold.video import erase_files
+
+    monkeypatch.setattr(erase_files, "PIECE_FRAMES", 2)
+    real = erase_files.erase_frames
+
+    def interrupted(*words, **options):
+        for done in real(*words, **options):
+            if done.number == 3:
+                raise KeyboardInterrupt
+            yield done
+
+    @contextmanager
+    def block():
+        with monkeypatch.context() as changes:
+            changes.setattr(erase_files, "erase_frames", interrupted)
+            yield
+
+    return block

@@ -45,6 +45,16 @@ def masks(tmp_path):
     return folder
 
 
+def stopping_at(number):
+    """A progress that somebody stops after so many frames."""
+
+    def stopped(stage, done, total):
+        if done == number:
+            raise KeyboardInterrupt
+
+    return stopped
+
+
 def frames_of(file):
     with VideoReader(file) as video:
         return [frame.image for frame in video]
@@ -90,10 +100,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same_to_the_bit(clip, masks, tmp_pat
     whole = erase_files.erase_clip(clip, tmp_path / f"whole/{out}", what, options=FAST)
     assert whole.resumed_from == 0
 
-    def stopped(stage, done, total):
-        if done == stop:
-            raise KeyboardInterrupt
-
+    stopped = stopping_at(stop)
     with pytest.raises(KeyboardInterrupt):
         erase_files.erase_clip(clip, tmp_path / out, what, options=FAST, progress=stopped)
     assert not (tmp_path / out).exists()
@@ -113,11 +120,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same_to_the_bit(clip, masks, tmp_pat
 @pytest.mark.slow  # follows or fills a clip several times
 def test_another_order_and_no_resume_begin_anew(clip, masks, tmp_path, monkeypatch):
     monkeypatch.setattr(erase_files, "PIECE_FRAMES", 8)
-
-    def stopped(stage, done, total):
-        if done == 12:
-            raise KeyboardInterrupt
-
+    stopped = stopping_at(12)
     what = erase_files.What(masks=masks)
     for changes in ({"quality": 30}, {"resume": False}):
         with pytest.raises(KeyboardInterrupt):
@@ -128,11 +131,7 @@ def test_another_order_and_no_resume_begin_anew(clip, masks, tmp_path, monkeypat
 
 def test_an_option_that_is_not_allowed_leaves_the_pieces_of_a_stopped_run(clip, masks, tmp_path, monkeypatch):
     monkeypatch.setattr(erase_files, "PIECE_FRAMES", 8)
-
-    def stopped(stage, done, total):
-        if done == 12:
-            raise KeyboardInterrupt
-
+    stopped = stopping_at(12)
     what = erase_files.What(masks=masks)
     with pytest.raises(KeyboardInterrupt):
         erase_files.erase_clip(clip, tmp_path / "out.mp4", what, options=FAST, progress=stopped)

@@ -5,7 +5,6 @@ import pytest
 
 from tenfold.cli import filling_network, finding_network
 from tenfold.data.video import VideoReader
-from tenfold.video import erase_files
 from tenfold.video.segment import Seen
 from video_files import moving_square, write_video
 
@@ -62,23 +61,15 @@ def test_every_track_that_is_mostly_of_the_class_is_erased_and_no_other(tenfold,
 
 
 @pytest.mark.parametrize(("changed", "resumed"), [(None, 2), ("run", 0), ("fill.onnx", 0), ("artifact.safetensors", 0)])
-def test_a_network_that_was_changed_begins_anew(tenfold, clip, tmp_path, monkeypatch, changed, resumed):
+def test_a_network_that_was_changed_begins_anew(
+    tenfold, clip, tmp_path, monkeypatch, stopped_erasing, changed, resumed
+):
     for name in ("run", "artifact.safetensors", "fill.onnx"):
         (tmp_path / name).write_bytes(b"a network")
     monkeypatch.setattr(filling_network, "make_filling", lambda *words, **options: None)
-    monkeypatch.setattr(erase_files, "PIECE_FRAMES", 2)
-    real = erase_files.erase_frames
-
-    def interrupted(*words, **options):
-        for done in real(*words, **options):
-            if done.number == 3:
-                raise KeyboardInterrupt
-            yield done
-
-    monkeypatch.setattr(erase_files, "erase_frames", interrupted)
     words = ("--find", "run", "--class", "car", "--network", "fill.onnx", "--preset", "fast", "-o", "out.mp4", "--json")
-    assert tenfold("erase", clip, *words).code == 130
-    monkeypatch.setattr(erase_files, "erase_frames", real)
+    with stopped_erasing():
+        assert tenfold("erase", clip, *words).code == 130
     if changed is not None:
         (tmp_path / changed).write_bytes(b"another network")
     assert tenfold("erase", clip, *words).json["resumed_from"] == resumed

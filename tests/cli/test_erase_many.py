@@ -76,21 +76,11 @@ def test_the_result_is_that_of_a_clip_alone(tenfold, clips, tmp_path):
     assert (tmp_path / "alone.mp4").read_bytes() == (tmp_path / "out/a.mp4").read_bytes()
 
 
-def test_a_clip_that_was_stopped_goes_on(tenfold, clips, monkeypatch):
-    monkeypatch.setattr(erase_files, "PIECE_FRAMES", 2)
-    real = erase_files.erase_frames
-
-    def interrupted(*words, **options):
-        for done in real(*words, **options):
-            if done.number == 3:
-                raise KeyboardInterrupt
-            yield done
-
-    monkeypatch.setattr(erase_files, "erase_frames", interrupted)
-    stopped = tenfold("erase", clips[0], *WORDS, "--jobs", "1")
+def test_a_clip_that_was_stopped_goes_on(tenfold, clips, stopped_erasing):
+    with stopped_erasing():
+        stopped = tenfold("erase", clips[0], *WORDS, "--jobs", "1")
     assert stopped.code == 130
     assert "0 of 1 clips were looked at. What is filled is kept, and following begins anew" in stopped.words
-    monkeypatch.setattr(erase_files, "erase_frames", real)
     outcome = tenfold("erase", clips[0], *WORDS, "--jobs", "1", "--json")
     assert outcome.json["clips"][0]["resumed_from"] == 2
 

@@ -19,7 +19,7 @@ def shown_bars(width: int) -> Iterator[Show | None]:
     Args:
         width: characters for the names of what is done.
     """
-    if not (is_first_process() and sys.stderr.isatty()):
+    if not _on_terminal():
         yield None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -39,7 +39,7 @@ def shown_bars(width: int) -> Iterator[Show | None]:
 @contextmanager
 def shown_steps() -> Iterator[Callable[[str], None]]:
     """Tell the step that work is at: on a terminal one line with the seconds so far, in a pipe a line for each."""
-    if not (is_first_process() and sys.stderr.isatty()):
+    if not _on_terminal():
         yield lambda text: to_stderr(f"[dim]{text}[/]")
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -53,3 +53,7 @@ def shown_steps() -> Iterator[Callable[[str], None]]:
     ) as line:
         task = line.add_task("starting", total=None)
         yield lambda text: line.update(task, description=text)
+
+
+def _on_terminal() -> bool:
+    return is_first_process() and sys.stderr.isatty()

@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from tenfold.cli.found_recipe import search_settings, write_found_recipe
 from tenfold.cli.output import to_stderr, to_stdout, write_json
 from tenfold.cli.train_flags import TrainFlags, overrides
-from tenfold.cli.values import parse_settings
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tenfold.search import AutoSpace
-    from tenfold.tasks import Task
     from tenfold.train import TrainConfig
 
 _WHAT = Group("What to search", sort_key=1)
 _HOW = Group("How to go about it", sort_key=2)
-FOUND_RECIPE = "found.toml"
-"""The recipe in a search's folder that trains what was found."""
 
 
 def autospace(
@@ -75,11 +72,11 @@ def autospace(
     opened = tasks.create(task, **options)
     limits = Budget.parse(budget) if budget else None
     config = _config(train)
-    method = _method(space, parse_settings(settings))
+    method = _method(space, settings)
     found = search_autospace(
         opened, limits, method=method, skeleton=skeleton, head=head, config=config, run_dir=out, resume=resume
     )
-    recipe = _write_recipe(out / FOUND_RECIPE, found.architecture.to_dict(), opened, options, budget)
+    recipe = write_found_recipe(out, found.architecture, opened.name, options, budget)
     files = {"run": out, "recipe": recipe, "report": out / "report.html", "artifact": found.result.artifact}
     chosen = found.result.report["found"][method.name]["chosen"]
     if as_json:
@@ -96,14 +93,10 @@ def _config(train: object | None) -> TrainConfig:
     return load_recipe(overrides=overrides(train)).train
 
 
-def _method(space: str, settings: dict[str, Any]) -> AutoSpace:
-    from tenfold.errors import UnknownNameError
+def _method(space: str, given: tuple[str, ...]) -> AutoSpace:
     from tenfold.search import AutoSpace, read_space
 
-    known = [one.name for one in fields(AutoSpace) if one.init and one.name != "space"]
-    for name in settings:
-        if name not in known:
-            raise UnknownNameError("option of the search", name, known)
+    settings = search_settings(given, [one.name for one in fields(AutoSpace) if one.init and one.name != "space"])
     if space == "evolve":
         return AutoSpace(**settings)
     if "rounds" in settings:
@@ -111,22 +104,6 @@ def _method(space: str, settings: dict[str, Any]) -> AutoSpace:
     if space == "hand-made":
         return AutoSpace(**settings, rounds=0)
     return AutoSpace(**settings, space=read_space(space))
-
-
-def _write_recipe(
-    path: Path, architecture: dict[str, Any], task: Task, options: dict[str, Any], budget: str | None
-) -> Path:
-    from tenfold.train.recipe import Choice, Recipe, write_recipe
-
-    fitting = {"num_classes", "in_channels"}  # those of the task, which `fit` gives by itself
-    shape = {name: value for name, value in architecture["options"].items() if name not in fitting}
-    recipe = Recipe(
-        model=Choice(kind=architecture["name"], options=shape),
-        task=Choice(kind=task.name, options=options),
-        budget=budget,
-    )
-    write_recipe(recipe, path)
-    return path
 
 
 def _cells_table(chosen: dict[str, Any]) -> Table:

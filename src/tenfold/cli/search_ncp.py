@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from tenfold.cli.bars import shown_steps
+from tenfold.cli.found_recipe import search_settings, write_found_recipe
 from tenfold.cli.output import to_stderr, to_stdout, write_json
-from tenfold.cli.values import parse_settings
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from tenfold.models import Architecture
     from tenfold.search.code_costs import CodeCosts
     from tenfold.search.ncp import NcpResult
     from tenfold.search.ncp_rounds import FoundCode
@@ -28,7 +27,9 @@ if TYPE_CHECKING:
 
 _WHAT = Group("What to search", sort_key=1)
 _HOW = Group("How to go about it", sort_key=2)
-RESULT, PICTURE, PROPOSED, FOUND_RECIPE = "result.json", "front.png", "proposed.json", "found.toml"
+RESULT, PICTURE, PROPOSED = "result.json", "front.png", "proposed.json"
+_SETTINGS = ("mode", "lr", "iterations", "cost_weights")
+"""Options of the search that have no flag of their own."""
 _UNKNOWN = "\N{EN DASH}"
 _SHOWN = 10
 """Rows of the front that the screen has room for; result.json has all."""
@@ -92,7 +93,7 @@ def ncp(
         caution=(-1.0 if propose else 1.0) if caution is None else caution,
         proposals=propose,
         seed=seed,
-        **_settings(settings),
+        **search_settings(settings, _SETTINGS),
     )
     counted_by = {
         "image": None if image is None else _sides(image),
@@ -124,18 +125,6 @@ def ncp(
         task = opened.measured_task(targets[0].name)
         data = "" if task is not None and task.options else " --data FOLDER"
         to_stderr(f"[dim]next: tenfold fit --recipe {written['recipe']}{data}[/]")
-
-
-def _settings(given: tuple[str, ...]) -> dict[str, Any]:
-    """Options of the search that have no flag of their own."""
-    from tenfold.errors import UnknownNameError
-
-    known = ("mode", "lr", "iterations", "cost_weights")
-    found = parse_settings(given)
-    for name in found:
-        if name not in known:
-            raise UnknownNameError("option of the search", name, known)
-    return found
 
 
 def _costs(table: Table, targets: Sequence[Target], given: dict[str, Any]) -> CodeCosts | None:
@@ -199,20 +188,9 @@ def _write(result: NcpResult, out: Path, targets: list[str], task: MeasuredTask 
         files["proposed"] = out / PROPOSED
         write_text(files["proposed"], json.dumps([one.code for one in result.proposed]) + "\n")
     if result.best.architecture is not None:
-        files["recipe"] = out / FOUND_RECIPE
-        _write_recipe(result.best.architecture, task, files["recipe"])
+        kind, options = (None, {}) if task is None else (task.kind, task.options)
+        files["recipe"] = write_found_recipe(out, result.best.architecture, kind, options)
     return files
-
-
-def _write_recipe(architecture: Architecture, task: MeasuredTask | None, path: Path) -> None:
-    """How the found network is trained from the start."""
-    from tenfold.train.recipe import Choice, Recipe, write_recipe
-
-    recipe = Recipe(
-        model=Choice(kind=architecture.name, options=architecture.options),
-        task=None if task is None else Choice(kind=task.kind, options=dict(task.options)),
-    )
-    write_recipe(recipe, path)
 
 
 def _draw(result: NcpResult, path: Path, title: str) -> None:

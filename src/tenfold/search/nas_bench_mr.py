@@ -23,7 +23,7 @@ from tenfold.search.code_spaces import MULTIRES
 from tenfold.search.origin import NAS_BENCH_MR
 from tenfold.search.tables import Table
 
-TASKS = ("cls-50-1000", "cls-50-100", "cls-10-1000", "cls-10c", "seg", "seg-4x", "video", "video-p")
+TASKS = tuple(NAS_BENCH_MR.tasks)
 METRICS = {"seg": ("mIoU", "mAcc", "aAcc"), "seg-4x": ("mIoU", "mAcc", "aAcc")}
 _COMMIT = "5259acdf9876c3adf4b8b1133afc3ac0d1077d65"
 _ADDRESS = f"https://raw.githubusercontent.com/dingmyu/NCP/{_COMMIT}/data"

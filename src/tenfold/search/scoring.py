@@ -115,7 +115,7 @@ class Score:
 
     Args:
         table: whose rows the predictors learn from.
-        targets: what counts, and how much.
+        targets: what counts, and how much; after `check_targets`.
         config: predictor, caution, seed.
         rows: of the table to learn from; default: all that were measured on the target's task.
     """
@@ -128,7 +128,6 @@ class Score:
         rows: NDArray[np.integer] | None = None,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
-        check_targets(table, targets)
         self.space = table.space
         self.asked = 0
         self._caution = config.caution
