@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tenfold.cli import filling_network, finding_network
+from tenfold.cli import finding_network
+from tenfold.cli.erase_order import EraseOrder
 from tenfold.data.video import VideoReader
 from tenfold.video.segment import Seen
 from video_files import moving_square, write_video
@@ -66,7 +67,7 @@ def test_a_network_that_was_changed_begins_anew(
 ):
     for name in ("run", "artifact.safetensors", "fill.onnx"):
         (tmp_path / name).write_bytes(b"a network")
-    monkeypatch.setattr(filling_network, "make_filling", lambda *words, **options: None)
+    monkeypatch.setattr(EraseOrder, "filling", lambda *words, **options: None)
     words = ("--find", "run", "--class", "car", "--network", "fill.onnx", "--preset", "fast", "-o", "out.mp4", "--json")
     with stopped_erasing():
         assert tenfold("erase", clip, *words).code == 130
