@@ -1,6 +1,7 @@
 """Exported networks give what the networks give, with integers in the file and integer kernels at work."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -82,6 +83,19 @@ class Tokens(nn.Module):
         x = self.embed(x).flatten(2).transpose(1, 2)
         x = x + self.down(F.gelu(self.up(x)))
         return self.head(x.mean(1))
+
+
+class WideTokens(nn.Module):
+    """Linear layers on sequences, wide enough that what a kernel takes matters."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.up = nn.Conv2d(3, 96, 4, 4), nn.Linear(96, 96)
+        self.head = nn.Linear(96, 10)
+
+    def forward(self, x):
+        x = F.relu(self.embed(x)).flatten(2).transpose(1, 2)
+        return self.head(F.relu(self.up(x)).mean(1))
 
 
 def settled(network, images, scheme_of, seed=0):
@@ -202,6 +216,33 @@ def test_fast_gives_the_same_in_both_runtimes(exported, mixed):
     }
     assert deviation(found["onnxruntime"], found["openvino"]) < 0.05
     assert all(deviation(outputs, wanted) < 0.25 for outputs in found.values())
+
+
+def by_kernel(network, widths, scheme):
+    """Schemes for a network whose kernels have bits of their own, in turn."""
+    layers = quantizable_layers(network)
+
+    def scheme_of(index, name):
+        bits = tuple(widths[kernel % len(widths)] for kernel in range(len(layers[name].weight)))
+        return LayerScheme(w_bits=bits, a_bits=8, scheme=scheme, rescale="constant" if name == "head" else "none")
+
+    return scheme_of
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("make", [functools.partial(Ladder, width=96, steps=3), WideTokens])
+def test_kernels_are_stored_by_the_size_of_their_codes(make, scheme, tmp_path):
+    images, container = pixels() / 255, {0: 0, 3: 4, 4: 4, 8: 8}
+    for widths in ((3, 4, 8, 0), (4, 3, 4, 0), (8, 0), (4,)):
+        network = settled(make(), images, by_kernel(make(), widths, scheme))
+        report = export_onnx(network, tmp_path / "a.onnx", example=images, profile="compact")
+        found = open_engine(tmp_path / "a.onnx", "onnxruntime").run(images.numpy())
+        assert deviation(found, run(network, images)) < 0.02
+        assert report.engines["openvino"] < 0.02
+        kernels = [zip(layer.weight, itertools.cycle(widths)) for layer in quantizable_layers(make()).values()]
+        stored = sum(kernel.numel() * container[bits] // 8 for layer in kernels for kernel, bits in layer)
+        assert stored < report.file_bytes < stored + 9000  # names, scales, biases, and kernels too few to group
+        assert "Gather" not in report.nodes  # runtimes put kernels together once, when they load the file
 
 
 def test_2_bit_weights_are_kept_from_openvino(exported):

@@ -12,11 +12,13 @@ import numpy as np
 import onnx_ir as ir
 
 from tenfold.export.graph import Builder, Codes, IntegerLayer, Network, Quantizer, array_of, drop_unused, is_weight
-from tenfold.export.integers import UINT8_TOP, store
+from tenfold.export.integers import UINT8_TOP, Storage, store, store_by_kernel
 
 TWO_BIT_OPSET = 25
 """The first with two-bit integers. ONNX Runtime reads them; OpenVINO does not yet."""
 _IR_VERSION, _TWO_BIT_IR_VERSION = 10, 13
+_NODE_BYTES = 150
+"""About what a node with the names of its inputs and outputs takes in a file."""
 _TWO_BIT = (np.dtype(ml_dtypes.int2), np.dtype(ml_dtypes.uint2))
 
 
@@ -56,11 +58,8 @@ def raise_opset(graph: ir.Graph) -> None:
 
 
 def _write_layer(builder: Builder, layer: IntegerLayer) -> None:
-    node, codes, scale = layer.node, layer.codes, layer.scale
-    scale = scale[0].reshape(()) if np.ptp(scale) == 0 else scale.reshape(-1, *[1] * (codes.ndim - 1))
-    if node.op_type == "MatMul":
-        codes, scale = codes.T, scale.T
-    node.replace_input_with(1, _weight(builder, node, codes, scale))
+    weight = _weight(builder, layer.node, layer.codes, layer.scale, is_transposed=layer.node.op_type == "MatMul")
+    layer.node.replace_input_with(1, weight)
     write_float_bias(builder, layer)
 
 
@@ -95,13 +94,32 @@ def add_bias(builder: Builder, node: ir.Node, bias: ir.Value | None) -> None:
         total.producer().replace_input_with(0, output)
 
 
-def _weight(builder: Builder, reader: ir.Node, codes: np.ndarray, scale: np.ndarray) -> ir.Value:
-    stored = store(np.ascontiguousarray(codes))
-    # The scale is a node of its own, so that runtimes do not take this for one of their 8-bit patterns.
-    weight = builder.add(reader, "DequantizeLinear", builder.constant(stored.stored), builder.constant(np.float32(1)))
-    if stored.middle:
-        weight = builder.add(reader, "Sub", weight, builder.constant(np.float32(stored.middle)))
-    return builder.add(reader, "Mul", weight, builder.constant((scale * stored.factor).astype(np.float32)))
+def _weight(
+    builder: Builder, reader: ir.Node, codes: np.ndarray, scale: np.ndarray, *, is_transposed: bool = False
+) -> ir.Value:
+    """Write a weight, its scale one number for each kernel; kernels by the size of their codes if that is smaller."""
+    grouped, axis = store_by_kernel(codes), int(is_transposed)
+
+    def integers(stored: Storage) -> ir.Value:
+        array = np.ascontiguousarray(stored.stored.T if is_transposed else stored.stored)
+        # The scale is a node of its own, so that runtimes do not take this for one of their 8-bit patterns.
+        value = builder.add(reader, "DequantizeLinear", builder.constant(array), builder.constant(np.float32(1)))
+        if stored.middle:
+            value = builder.add(reader, "Sub", value, builder.constant(np.float32(stored.middle)))
+        return value
+
+    widest = max((group.bits for group in grouped.groups), default=0)
+    if grouped.size_bytes + _NODE_BYTES * (3 + len(grouped.groups)) < codes.size * widest / 8:
+        weight, scale = builder.add(reader, "Concat", *map(integers, grouped.groups), axis=axis), scale * grouped.factor
+        rows = builder.add(reader, "Cast", builder.constant(grouped.rows), to=ir.DataType.INT32)
+        weight = builder.add(reader, "Gather", weight, rows, axis=axis)
+    else:
+        is_stored = grouped.factor > 0  # kernels of zeros get the codes of another and the scale 0: odd codes have no 0
+        whole = store(codes[np.where(is_stored, np.arange(len(codes)), is_stored.argmax())])
+        weight, scale = integers(whole), scale * whole.factor * is_stored
+    scale = scale[0].reshape(()) if np.ptp(scale) == 0 else scale.reshape(-1, *[1] * (codes.ndim - 1))
+    scale = scale.T if is_transposed else scale
+    return builder.add(reader, "Mul", weight, builder.constant(scale.astype(np.float32)))
 
 
 def write_loose_weight(builder: Builder, node: ir.Node) -> None:
@@ -109,8 +127,7 @@ def write_loose_weight(builder: Builder, node: ir.Node) -> None:
     codes, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
     assert codes is not None
     assert scale is not None
-    scale = scale.reshape(-1, *[1] * (codes.ndim - 1)) if scale.ndim else scale
-    weight = _weight(builder, node, codes, scale.astype(np.float64))
+    weight = _weight(builder, node, codes, np.broadcast_to(scale.astype(np.float64), (len(codes),)))
     ir.convenience.replace_all_uses_with(node.outputs[0], weight)
     node.graph.remove(node, safe=True)
 

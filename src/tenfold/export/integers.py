@@ -103,6 +103,46 @@ def store(codes: NDArray[np.int16]) -> Storage:
 
 
 @dataclass(frozen=True)
+class GroupedStorage:
+    """Kernels by the size of their codes, each group in the smallest ONNX type that holds it.
+
+    Attributes:
+        groups: what is stored; the rows of all groups are numbered through.
+        rows: for each kernel the number of its row, (C_out,); 0 for kernels of zeros, which are not stored.
+        factor: what each kernel's codes are multiplied by, (C_out,); 0 for kernels of zeros.
+    """
+
+    groups: list[Storage]
+    rows: NDArray[Any]
+    factor: NDArray[np.float64]
+
+    @property
+    def size_bytes(self) -> int:
+        """What codes and numbers of rows take in a file."""
+        return sum(-(-group.stored.size * group.bits // 8) for group in self.groups) + self.rows.nbytes
+
+
+def store_by_kernel(codes: NDArray[np.int16]) -> GroupedStorage:
+    """Find the smallest type for each kernel of a weight.
+
+    Example:
+        >>> found = store_by_kernel(np.array([[7, -8], [0, 0], [90, -3], [1, 2]], np.int16))
+        >>> [group.stored.astype(int).tolist() for group in found.groups]
+        [[[7, -8], [1, 2]], [[90, -3]]]
+        >>> found.rows.tolist(), found.factor.tolist()
+        ([0, 0, 2, 1], [1.0, 0.0, 1.0, 1.0])
+    """
+    bits = np.array([store(kernel).bits if kernel.any() else 0 for kernel in codes])
+    rows, factor, groups, count = np.zeros(len(codes), np.int64), np.zeros(len(codes)), [], 0
+    for width in sorted(set(bits) - {0}):
+        members = np.flatnonzero(bits == width)
+        groups.append(store(codes[members]))
+        rows[members], factor[members] = count + np.arange(len(members)), groups[-1].factor
+        count += len(members)
+    return GroupedStorage(groups, rows.astype(np.min_scalar_type(max(count - 1, 0))), factor)
+
+
+@dataclass(frozen=True)
 class KernelWeight:
     """A weight for 8-bit kernels: int8, one scale per output channel.
 
