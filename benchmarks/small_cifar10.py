@@ -12,7 +12,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +108,7 @@ def run_all(
     run: Callable[[str, int, str, str], dict[str, Any]],
     facts: dict[str, Any],
     description: str,
+    start_for: Callable[[str], Callable[[int, str, str], Path]] = lambda name: start_of,
 ) -> None:
     """Run what is not recorded yet, two trainings at a time, and record each as it ends.
 
@@ -118,6 +118,7 @@ def run_all(
         run: (name, seed, data folder, work folder) -> its record.
         facts: of the experiment, recorded beside the runs.
         description: for --help.
+        start_for: name of a run -> what trains the network that it starts from.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", required=True, help="folder with CIFAR-10 (train.tar.xz and test.tar.xz)")
@@ -129,7 +130,8 @@ def run_all(
     done = {(entry["name"], entry["seed"]) for entry in runs}
     jobs = [(name, seed) for seed in SEEDS for name in names if (name, seed) not in done]
     with ProcessPoolExecutor(arguments.processes, max_tasks_per_child=1) as pool:
-        list(pool.map(partial(start_of, data=arguments.data, work=arguments.work), SEEDS))
+        starts = dict.fromkeys((start_for(name), seed) for name, seed in jobs)
+        list(as_completed(pool.submit(start, seed, arguments.data, arguments.work) for start, seed in starts))
         futures = [pool.submit(run, name, seed, arguments.data, arguments.work) for name, seed in jobs]
         for number, future in enumerate(as_completed(futures), 1):
             entry = future.result()

@@ -227,6 +227,7 @@ OPTIONS = [
     {"like": 2, "a_range": (1, 8), "w_range": (1, 8)},
     {"like": 3, "weight_bits": "kernel"},
     {"like": 3, "weight_bits": "kernel", "base": "pact"},
+    {"like": 3, "weight_bits": "kernel", "kernels_together": True},
     {"like": 3, "weight_only": True, "w_range": (1, 8)},
     {"like": 3, "base": "trained"},
     {"like": 3, "upper_is_next": True, "scheme": "centered"},
@@ -413,6 +414,8 @@ def test_wrong_options_and_budgets_are_refused(images):
         FracBits().attach(_Network(), Budget(macs=1e6), images)
     with pytest.raises(UsageError, match="weight_only leaves activations in float"):
         FracBits(weight_only=True).attach(_Network(), Budget(bitops=1e9), images)
+    with pytest.raises(UsageError, match='for kernels that have bits of their own: weight_bits="kernel"'):
+        FracBits(kernels_together=True)
     with pytest.raises(UsageError, match='needs weight_bits="kernel"'):
         FracBits(w_range=(0, 8))
     with pytest.raises(UsageError, match="w_range must be two whole numbers"):

@@ -176,6 +176,14 @@ def test_gradients_equal_those_of_the_plain_formula(bits, two_sided):
     close_sum(found[2], learned.grad)
 
 
+def test_numbers_that_move_together_get_the_sum_of_all_gradients_besides_their_own():
+    policy = FractionalBits([2.5, 4.0, 1.0, 9.0], moves_together=True)
+    learned = policy.learned
+    assert learned.tolist() == [2.5, 4.0, 2.0, 8.0]
+    (learned * torch.tensor([1.0, 10.0, 100.0, 1000.0])).sum().backward()
+    assert policy.value.grad.tolist() == [12.0, 21.0, 11.0, 11.0]  # what lies outside of the range has no own
+
+
 def test_a_constraint_at_the_ends_of_the_range_passes_gradients_and_beyond_it_does_not():
     policy = FractionalBits([1.5, 2.0, 3.0, 8.0, 8.5])
     policy.learned.sum().backward()

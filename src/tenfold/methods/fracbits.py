@@ -78,6 +78,9 @@ class FracBits(Method):
     most."""
     weight_bits: Grain = "layer"
     """Bits of weights for each "layer", or for each "kernel" (output channel)."""
+    kernels_together: bool = False
+    """Whether bits of kernels also move with those of their layer, by the sum of all gradients. Alone, as in the paper,
+    the bits of one kernel feel little of the loss, and in a short training they stay where they were."""
     start: float | Literal["sensitivity"] | None = None
     """Bits to start from; None: those at which all layers together keep the budget, plus a half. "sensitivity", for a
     network that is trained already: more for layers whose bits its answers need more, all together at the budget."""
@@ -124,6 +127,8 @@ class FracBits(Method):
         self.w_range, self.a_range = checked_range("w_range", self.w_range), checked_range("a_range", self.a_range)
         if self.w_range[0] == 0 and self.weight_bits != "kernel":
             raise UsageError('w_range begins at 0, which prunes kernels: this needs weight_bits="kernel".')
+        if self.kernels_together and self.weight_bits != "kernel":
+            raise UsageError('kernels_together is for kernels that have bits of their own: weight_bits="kernel".')
         if self.a_range[0] == 0:
             raise UsageError("a_range must begin at 1 or more: an input of 0 bits would leave a layer nothing to see.")
         check_scheme(self.scheme, self.w_range[0])
@@ -277,6 +282,7 @@ class FracBits(Method):
             high=allowed[1],
             upper_is_next=self.upper_is_next,
             passes_at_ends=self.project,
+            moves_together=self.kernels_together and count > 0,
         )
         policy.value.lr_scale = self.bits_rate  # type: ignore[attr-defined]
         return policy

@@ -25,6 +25,8 @@ class FractionalBits(BitPolicy):
         upper_is_next: see `interpolate_weight`.
         passes_at_ends: whether numbers exactly at an end of the range get a gradient, as they must if `project` puts
             them there. The official code has torch.clamp's, which is 0 there.
+        moves_together: whether each of several numbers gets the sum of all their gradients besides its own, and so
+            takes part in what one number for the layer would do.
 
     Attributes:
         value: the learned numbers, () or (C,); they may leave the range, where no gradient reaches them.
@@ -40,19 +42,24 @@ class FractionalBits(BitPolicy):
         minimum: int = 0,
         upper_is_next: bool = False,
         passes_at_ends: bool = True,
+        moves_together: bool = False,
     ) -> None:
         super().__init__()
         self.value = nn.Parameter(torch.tensor(start, dtype=torch.float32))
         self.low, self.high, self.minimum = low, high, minimum
         self.upper_is_next = upper_is_next
         self.passes_at_ends = passes_at_ends
+        self.moves_together = moves_together
         self.frozen: Bits | None = None
 
     @property
     def learned(self) -> Tensor:
         """The numbers in use, clipped to the range; outside of it they get no gradient."""
-        clipped = self.value.clamp(self.low, self.high).clamp(min=self.minimum)
-        return torch.where(clipped == self.value, self.value, clipped) if self.passes_at_ends else clipped
+        value = self.value
+        if self.moves_together:
+            value = value + (value.sum() - value.detach().sum())  # adds 0
+        clipped = value.clamp(self.low, self.high).clamp(min=self.minimum)
+        return torch.where(clipped == value, value, clipped) if self.passes_at_ends else clipped
 
     @property
     def active(self) -> int | Tensor:
