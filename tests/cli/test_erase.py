@@ -117,6 +117,20 @@ def test_a_stopped_run_goes_on_and_ends_the_same_to_the_bit(clip, masks, tmp_pat
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_stopped_run_goes_on_inside_the_folder_of_its_own_pictures(masks, tmp_path, monkeypatch):
+    monkeypatch.setattr(erase_files, "PIECE_FRAMES", 8)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, frame in enumerate(scene()[0]):
+        Image.fromarray(frame).save(folder / f"{number:02d}.png")
+    what = erase_files.What(masks=masks)
+    with pytest.raises(KeyboardInterrupt):
+        erase_files.erase_clip(folder, folder / "out", what, options=FAST, progress=stopping_at(12))
+    report = erase_files.erase_clip(folder, folder / "out", what, options=FAST)
+    assert report.resumed_from == 8
+    assert len(list((folder / "out").iterdir())) == 20
+
+
 @pytest.mark.slow  # follows or fills a clip several times
 def test_another_order_and_no_resume_begin_anew(clip, masks, tmp_path, monkeypatch):
     monkeypatch.setattr(erase_files, "PIECE_FRAMES", 8)

@@ -143,7 +143,10 @@ def work_folder(out: Path) -> Path:
 
 
 def stamp(path: str | Path) -> list[Any]:
-    """What tells whether a file, or a folder of files, is still the one that it was: name, size and time."""
+    """What tells whether a file, or a folder of files, is still the one that it was: name, size and time.
+
+    Of a folder hidden files do not count: what is done of a result may lie among them.
+    """
     path = Path(path).resolve()
     if not path.is_dir():
         try:
@@ -153,9 +156,12 @@ def stamp(path: str | Path) -> list[Any]:
         return [str(path), facts.st_size, facts.st_mtime_ns]
     digest = hashlib.sha256()
     for entry in sorted(path.rglob("*")):
+        name = entry.relative_to(path)
+        if entry.is_dir() or any(part.startswith(".") for part in name.parts):
+            continue
         with suppress(OSError):
             facts = entry.stat()
-            digest.update(f"{entry.relative_to(path)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+            digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     return [str(path), digest.hexdigest()]
 
 
