@@ -131,7 +131,8 @@ def run_all(
     jobs = [(name, seed) for seed in SEEDS for name in names if (name, seed) not in done]
     with ProcessPoolExecutor(arguments.processes, max_tasks_per_child=1) as pool:
         starts = dict.fromkeys((start_for(name), seed) for name, seed in jobs)
-        list(as_completed(pool.submit(start, seed, arguments.data, arguments.work) for start, seed in starts))
+        for future in [pool.submit(start, seed, arguments.data, arguments.work) for start, seed in starts]:
+            future.result()
         futures = [pool.submit(run, name, seed, arguments.data, arguments.work) for name, seed in jobs]
         for number, future in enumerate(as_completed(futures), 1):
             entry = future.result()

@@ -231,14 +231,14 @@ def by_kernel(network, widths, scheme):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("make", [functools.partial(Ladder, width=96, steps=3), WideTokens])
-def test_kernels_are_stored_by_the_size_of_their_codes(make, scheme, tmp_path):
-    images, container = pixels() / 255, {0: 0, 3: 4, 4: 4, 8: 8}
-    for widths in ((3, 4, 8, 0), (4, 3, 4, 0), (8, 0), (4,)):
+def test_kernels_with_bits_of_their_own_are_stored_in_types_of_their_size(make, scheme, tmp_path):
+    images, container = pixels() / 255, {0: 0, 2: 2, 3: 4, 4: 4, 8: 8}
+    for widths in ((3, 4, 8, 0), (4, 3, 4, 0), (8, 0), (2, 8)):
         network = settled(make(), images, by_kernel(make(), widths, scheme))
         report = export_onnx(network, tmp_path / "a.onnx", example=images, profile="compact")
         found = open_engine(tmp_path / "a.onnx", "onnxruntime").run(images.numpy())
         assert deviation(found, run(network, images)) < 0.02
-        assert report.engines["openvino"] < 0.02
+        assert report.engines["openvino"] is None if 2 in widths else report.engines["openvino"] < 0.02
         kernels = [zip(layer.weight, itertools.cycle(widths)) for layer in quantizable_layers(make()).values()]
         stored = sum(kernel.numel() * container[bits] // 8 for layer in kernels for kernel, bits in layer)
         assert stored < report.file_bytes < stored + 9000  # names, scales, biases, and kernels too few to group

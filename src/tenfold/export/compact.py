@@ -7,12 +7,19 @@ rounding, on every machine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+from torch import nn
 
 from tenfold.export.graph import Builder, Codes, IntegerLayer, Network, Quantizer, array_of, drop_unused, is_weight
-from tenfold.export.integers import UINT8_TOP, Storage, store, store_by_kernel
+from tenfold.export.integers import UINT8_TOP, GroupedStorage, Storage, store, store_by_kernel
+from tenfold.quant import quantized_layers
+
+KernelBits = Mapping[str, Sequence[int]]
 
 TWO_BIT_OPSET = 25
 """The first with two-bit integers. ONNX Runtime reads them; OpenVINO does not yet."""
@@ -22,11 +29,14 @@ _NODE_BYTES = 150
 _TWO_BIT = (np.dtype(ml_dtypes.int2), np.dtype(ml_dtypes.uint2))
 
 
-def write_compact(network: Network, *, real_weights: bool = False) -> list[Codes]:
+def write_compact(
+    network: Network, kernel_bits: KernelBits = MappingProxyType({}), *, real_weights: bool = False
+) -> list[Codes]:
     """Write the layers and quantizers of a network as standard ONNX, in place.
 
     Args:
         network: as `tidy` leaves it.
+        kernel_bits: of the layers whose kernels have bits of their own, see `bits_by_kernel`.
         real_weights: write weights as float32.
 
     Returns:
@@ -34,14 +44,22 @@ def write_compact(network: Network, *, real_weights: bool = False) -> list[Codes
     """
     builder = Builder(network.graph, "compact")
     for layer in network.layers:
-        (write_float_layer if real_weights else _write_layer)(builder, layer)
+        if real_weights:
+            write_float_layer(builder, layer)
+        else:
+            _write_layer(builder, layer, kernel_bits.get(layer.name))
     for node in list(network.graph):
         if is_weight(node):
-            write_loose_weight(builder, node)
+            write_loose_weight(builder, node, kernel_bits)
     codes = [_write_quantizer(builder, quantizer) for quantizer in network.quantizers]
     drop_unused(network.model)
     raise_opset(network.graph)
     return codes
+
+
+def bits_by_kernel(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The bits of each kernel, by the name of the layer, where kernels have bits of their own."""
+    return {name: layer.w_bits for name, layer in quantized_layers(network) if isinstance(layer.w_bits, tuple)}
 
 
 def set_format(model: ir.Model) -> None:
@@ -57,8 +75,9 @@ def raise_opset(graph: ir.Graph) -> None:
         graph.opset_imports[""] = TWO_BIT_OPSET
 
 
-def _write_layer(builder: Builder, layer: IntegerLayer) -> None:
-    weight = _weight(builder, layer.node, layer.codes, layer.scale, is_transposed=layer.node.op_type == "MatMul")
+def _write_layer(builder: Builder, layer: IntegerLayer, kernel_bits: Sequence[int] | None) -> None:
+    is_transposed = layer.node.op_type == "MatMul"
+    weight = _weight(builder, layer.node, layer.codes, layer.scale, kernel_bits, is_transposed=is_transposed)
     layer.node.replace_input_with(1, weight)
     write_float_bias(builder, layer)
 
@@ -95,10 +114,15 @@ def add_bias(builder: Builder, node: ir.Node, bias: ir.Value | None) -> None:
 
 
 def _weight(
-    builder: Builder, reader: ir.Node, codes: np.ndarray, scale: np.ndarray, *, is_transposed: bool = False
+    builder: Builder,
+    reader: ir.Node,
+    codes: np.ndarray,
+    scale: np.ndarray,
+    kernel_bits: Sequence[int] | None,
+    *,
+    is_transposed: bool = False,
 ) -> ir.Value:
-    """Write a weight, its scale one number for each kernel; kernels by the size of their codes if that is smaller."""
-    grouped, axis = store_by_kernel(codes), int(is_transposed)
+    """Write a weight whose scale is one number for each kernel, kernels by their bits if they have their own."""
 
     def integers(stored: Storage) -> ir.Value:
         array = np.ascontiguousarray(stored.stored.T if is_transposed else stored.stored)
@@ -108,26 +132,35 @@ def _weight(
             value = builder.add(reader, "Sub", value, builder.constant(np.float32(stored.middle)))
         return value
 
-    widest = max((group.bits for group in grouped.groups), default=0)
-    if grouped.size_bytes + _NODE_BYTES * (3 + len(grouped.groups)) < codes.size * widest / 8:
+    grouped, axis = None if kernel_bits is None else store_by_kernel(codes, kernel_bits), int(is_transposed)
+    if grouped is None or not _is_worth_it(grouped, codes):
+        whole = store(codes)
+        weight, scale = integers(whole), scale * whole.factor
+    else:
         weight, scale = builder.add(reader, "Concat", *map(integers, grouped.groups), axis=axis), scale * grouped.factor
         rows = builder.add(reader, "Cast", builder.constant(grouped.rows), to=ir.DataType.INT32)
         weight = builder.add(reader, "Gather", weight, rows, axis=axis)
-    else:
-        is_stored = grouped.factor > 0  # kernels of zeros get the codes of another and the scale 0: odd codes have no 0
-        whole = store(codes[np.where(is_stored, np.arange(len(codes)), is_stored.argmax())])
-        weight, scale = integers(whole), scale * whole.factor * is_stored
     scale = scale[0].reshape(()) if np.ptp(scale) == 0 else scale.reshape(-1, *[1] * (codes.ndim - 1))
     scale = scale.T if is_transposed else scale
     return builder.add(reader, "Mul", weight, builder.constant(scale.astype(np.float32)))
 
 
-def write_loose_weight(builder: Builder, node: ir.Node) -> None:
+def _is_worth_it(grouped: GroupedStorage, codes: np.ndarray) -> bool:
+    """Whether groups make the file smaller, or kernels of zeros stand beside odd codes, which have no zero."""
+    if not grouped.groups:
+        return False
+    overhead = _NODE_BYTES * (3 + len(grouped.groups))
+    widest = max(group.bits for group in grouped.groups)
+    return bool((grouped.factor == 0).any()) or grouped.size_bytes + overhead < codes.size * widest / 8
+
+
+def write_loose_weight(builder: Builder, node: ir.Node, kernel_bits: KernelBits = MappingProxyType({})) -> None:
     """Write a quantized weight that is read in an unknown way, as real numbers computed from integers."""
     codes, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
     assert codes is not None
     assert scale is not None
-    weight = _weight(builder, node, codes, np.broadcast_to(scale.astype(np.float64), (len(codes),)))
+    scale = np.broadcast_to(scale.astype(np.float64), (len(codes),))
+    weight = _weight(builder, node, codes, scale, kernel_bits.get(node.attributes["layer"].value))
     ir.convenience.replace_all_uses_with(node.outputs[0], weight)
     node.graph.remove(node, safe=True)
 

@@ -6,6 +6,7 @@ odd integers (up to 9 bits) for "original" and "centered", whose levels do not c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,12 +105,12 @@ def store(codes: NDArray[np.int16]) -> Storage:
 
 @dataclass(frozen=True)
 class GroupedStorage:
-    """Kernels by the size of their codes, each group in the smallest ONNX type that holds it.
+    """The kernels of a weight by their bits, each group in the smallest ONNX type that holds it.
 
     Attributes:
         groups: what is stored; the rows of all groups are numbered through.
-        rows: for each kernel the number of its row, (C_out,); 0 for kernels of zeros, which are not stored.
-        factor: what each kernel's codes are multiplied by, (C_out,); 0 for kernels of zeros.
+        rows: for each kernel the number of its row, (C_out,); 0 for kernels of 0 bits, which are not stored.
+        factor: what each kernel's codes are multiplied by, (C_out,); 0 for kernels of 0 bits.
     """
 
     groups: list[Storage]
@@ -122,20 +123,24 @@ class GroupedStorage:
         return sum(-(-group.stored.size * group.bits // 8) for group in self.groups) + self.rows.nbytes
 
 
-def store_by_kernel(codes: NDArray[np.int16]) -> GroupedStorage:
-    """Find the smallest type for each kernel of a weight.
+def store_by_kernel(codes: NDArray[np.int16], bits: Sequence[int]) -> GroupedStorage:
+    """Store each kernel of a weight in a type of its own size.
+
+    Args:
+        codes: (C_out, …).
+        bits: of each kernel, 0 to 8; the codes of a kernel of 0 bits are 0.
 
     Example:
-        >>> found = store_by_kernel(np.array([[7, -8], [0, 0], [90, -3], [1, 2]], np.int16))
+        >>> found = store_by_kernel(np.array([[7, -8], [0, 0], [90, -3], [1, 3]], np.int16), (4, 0, 8, 3))
         >>> [group.stored.astype(int).tolist() for group in found.groups]
-        [[[7, -8], [1, 2]], [[90, -3]]]
+        [[[7, -8], [1, 3]], [[90, -3]]]
         >>> found.rows.tolist(), found.factor.tolist()
         ([0, 0, 2, 1], [1.0, 0.0, 1.0, 1.0])
     """
-    bits = np.array([store(kernel).bits if kernel.any() else 0 for kernel in codes])
+    widths = np.array([0, *_SIGNED])[np.searchsorted([0, *_SIGNED], bits)]
     rows, factor, groups, count = np.zeros(len(codes), np.int64), np.zeros(len(codes)), [], 0
-    for width in sorted(set(bits) - {0}):
-        members = np.flatnonzero(bits == width)
+    for width in sorted(set(widths) - {0}):
+        members = np.flatnonzero(widths == width)
         groups.append(store(codes[members]))
         rows[members], factor[members] = count + np.arange(len(members)), groups[-1].factor
         count += len(members)

@@ -17,7 +17,7 @@ from tenfold.cost import mean_bits
 from tenfold.cost import profile as count_cost
 from tenfold.errors import CountError, ExportError, ShapeError, UnknownNameError, UsageError
 from tenfold.export.capture import INPUT, capture, takes_windows
-from tenfold.export.compact import set_format, write_compact
+from tenfold.export.compact import bits_by_kernel, set_format, write_compact
 from tenfold.export.fast import write_fast
 from tenfold.export.graph import Codes, IntegerLayer, Network, Quantizer, tidy
 from tenfold.export.integers import KernelWeight
@@ -173,7 +173,7 @@ class _Draft:
 
 def _draft(captured: Network, network: nn.Module, profile: str, images: Tensor, any_cpu: bool) -> _Draft:
     if profile != "fast":
-        codes = write_compact(captured, real_weights=profile == "float")
+        codes = write_compact(captured, bits_by_kernel(network), real_weights=profile == "float")
         return _Draft(captured.model, [_Variant(network, captured.quantizers, codes)], _in_float(network, profile))
     image_layers = {name for name, scheme in describe(network).items() if scheme.pixels}
     pixel_layers = image_layers if _are_bytes(images) else set()  # else the image is normalized: its grid is calibrated

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unfla
 
 from tenfold.errors import ExportError, ShapeError, UnknownNameError
 from tenfold.export.capture import freeze, translate
-from tenfold.export.compact import set_format, write_compact
+from tenfold.export.compact import bits_by_kernel, set_format, write_compact
 from tenfold.export.graph import Codes, Quantizer, tidy
 from tenfold.export.machine import session_settings
 from tenfold.export.metadata import KEY
@@ -108,7 +108,8 @@ def export_step(
     codes: list[Codes] = []
     if quantized := any(quantized_layers(network)):
         captured = tidy(model)
-        codes, quantizers = write_compact(captured, real_weights=profile == "float"), captured.quantizers
+        codes = write_compact(captured, bits_by_kernel(network), real_weights=profile == "float")
+        quantizers = captured.quantizers
     slim(model)
     set_format(model)
     described = {

@@ -55,7 +55,7 @@ class FractionalBits(BitPolicy):
     @property
     def learned(self) -> Tensor:
         """The numbers in use, clipped to the range; outside of it they get no gradient."""
-        value = self.value
+        value: Tensor = self.value
         if self.moves_together:
             value = value + (value.sum() - value.detach().sum())  # adds 0
         clipped = value.clamp(self.low, self.high).clamp(min=self.minimum)
