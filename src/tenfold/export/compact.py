@@ -20,6 +20,7 @@ from tenfold.export.integers import UINT8_TOP, GroupedStorage, Storage, store, s
 from tenfold.quant import quantized_layers
 
 KernelBits = Mapping[str, Sequence[int]]
+"""By the name of a layer the bits of each of its kernels; layers whose kernels all have the same are not in it."""
 
 TWO_BIT_OPSET = 25
 """The first with two-bit integers. ONNX Runtime reads them; OpenVINO does not yet."""
@@ -146,7 +147,7 @@ def _weight(
 
 
 def _is_worth_it(grouped: GroupedStorage, codes: np.ndarray) -> bool:
-    """Whether groups make the file smaller, or kernels of zeros stand beside odd codes, which have no zero."""
+    """Whether groups make the file smaller, or some kernels are zeros, which fit no type together with odd codes."""
     if not grouped.groups:
         return False
     overhead = _NODE_BYTES * (3 + len(grouped.groups))
