@@ -6,6 +6,7 @@ python benchmarks/write_results.py
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -110,7 +111,7 @@ def adabits_cifar10(record: dict[str, Any]) -> str:
     widths = sorted({width for run in record["runs"] for width in run["top1"]}, key=int, reverse=True)
     found: dict[str, dict[str, list[float]]] = {}
     for run in record["runs"]:
-        name = "individual" if run["name"].startswith("individual") else run["name"]
+        name = re.sub(r"^individual \d", "individual", run["name"])
         for width, top1 in run["top1"].items():
             found.setdefault(name, {}).setdefault(width, []).append(100 * top1)
     rows = [[name, *(spread(by_width.get(width, [])) for width in widths)] for name, by_width in found.items()]
