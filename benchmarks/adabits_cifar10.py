@@ -40,7 +40,7 @@ NAMES = (
     "joint at 8, 4, 3, learned bits",
 )
 MIXED_WIDTHS = (8, 4, 3)
-"""Of the last two. They show whether layers should have bits of their own at each width, for the BitOPs of equal bits."""
+"""Of the last two: do bits of their own for each layer at each width bring anything, at the BitOPs of equal bits?"""
 SEARCH = {"search_share": 0.8, "bits_rate": 10.0, "kappa": 1.0}
 """Bits learn so much faster than weights: a short training moves them too little otherwise (fracbits_cifar10.py)."""
 
