@@ -84,6 +84,21 @@ def qat_step(record: dict[str, Any]) -> str:
     )
 
 
+def recompute(record: dict[str, Any]) -> str:
+    """Memory and time, activations kept or computed again."""
+    rows = []
+    for name, found in record["results"].items():
+        whole = found["float"]["saved_mb"]
+        for row, one in found.items():
+            shares = [f"{one['saved_mb']:.0f}", f"{one['saved_mb'] / whole:.2f}"]
+            rows.append([name, row, *shares, f"{one['median_ratio']:.2f}", f"{one['minimum_ratio']:.2f}"])
+    return (
+        f"Batch 16 of 32x32 images, and 8 of 224x224; channels-last, {record['bits']} bits, "
+        f"{record['rounds']} rounds in turn.\n\n"
+        + table(["", "", "kept for backward, MB", "x float", "step, x float (median)", "(best)"], rows)
+    )
+
+
 def export_speed(record: dict[str, Any]) -> str:
     """Speed of the fast profile beside the same runtime's float."""
     rows = [
@@ -445,6 +460,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("qat_step_mobilenet_v2", "The same of a depthwise network", qat_step),
     ("bits_step", "One step with learned bits, and with several", bits_step),
     ("bits_step_integer", "The same on integers", bits_step),
+    ("recompute", "Activations computed again instead of kept", recompute),
     ("depthwise_backward", "Gradients of depthwise convolutions", depthwise_backward),
     ("temporal_align", "The aligned temporal shift of TSAM", temporal_align),
     ("integer_cifar10", "Training on integers ends where simulated training ends", integer_cifar10),

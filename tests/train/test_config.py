@@ -37,6 +37,7 @@ def test_all_problems_are_told_in_one_message():
         ({"epochs": 5, "warmup_epochs": 5}, "warmup_epochs = 5: must be below epochs = 5"),
         ({"ema_decay": 1.0}, "ema_decay = 1.0: must be a number between 0 and 1, both excluded, or nothing"),
         ({"device": ""}, "device = ''"),
+        ({"compile": True, "recompute": True}, "recompute = True: not with compile"),
     ],
 )
 def test_a_wrong_value_is_named(options, message):

@@ -176,6 +176,14 @@ def test_an_option_trains_and_resumes_exactly(tmp_path, options):
     assert result.metrics["loss"] < 3
 
 
+def test_recomputing_changes_nothing_and_may_change_when_a_run_resumes(tmp_path):
+    run_fit(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run_fit(tmp_path / "parts", task=ToyTask(interrupted_step=3), config={"recompute": True})
+    run_fit(tmp_path / "parts", resume=True, config={"recompute": False})
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
 @pytest.mark.slow  # starts the compiler
 def test_a_compiled_network_trains_as_the_plain_one(tmp_path):
     plain = run_fit(tmp_path / "plain", network=toy_network(dropout=0.0))

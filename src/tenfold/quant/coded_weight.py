@@ -17,6 +17,7 @@ from torch import Tensor
 from tenfold.kernels.codes import Rounding, code_sums, encode
 from tenfold.quant.operators import dense, squash, weight_peak
 from tenfold.quant.schemes import Bits, Scheme, num_steps, signed_grid
+from tenfold.recomputation import recomputable
 
 if TYPE_CHECKING:
     from tenfold.quant.layers import QuantLayer
@@ -87,25 +88,26 @@ def _from_weight(layer: QuantLayer) -> CodedWeight:
         source, values, scale = shared, dense(shared.detach()), steps / 2
     grid = signed_grid(bits, scheme)
     is_wide = bool(half.any())
-    codes, is_broken = encode(
-        values,
-        Rounding(
-            scale=scale,
-            shift=steps / 2,
-            steps=steps,
-            top=2**bits - 1,
-            floors=scheme in ("modified", "centered"),
-            stretch=1 if is_wide else grid.step,
-            start=0 if is_wide else grid.low + _MIDDLE,
-        ),
+    rounding = Rounding(
+        scale=scale,
+        shift=steps / 2,
+        steps=steps,
+        top=2**bits - 1,
+        floors=scheme in ("modified", "centered"),
+        stretch=1 if is_wide else grid.step,
+        start=0 if is_wide else grid.low + _MIDDLE,
     )
+    codes, is_broken = encode(values, rounding)
     adjusted = unit
     if quantizer.layer.rescale != "none":
         count = codes.numel()
         total, squares = code_sums(codes, _MIDDLE)
         variance = max(0.0, (squares - total * total / count) / max(1, count - 1))
         adjusted = unit * quantizer.adjustment(float(unit) * torch.tensor(variance).sqrt(), layer.weight)
-    return CodedWeight(_signed(codes), unit, adjusted, half, source, shared is None, torch.tensor([is_broken]))
+    codes = _signed(codes)
+    values_of = squash if shared is None else dense
+    recomputable(codes, lambda source: _signed(encode(values_of(source), rounding)[0]), source)
+    return CodedWeight(codes, unit, adjusted, half, source, shared is None, torch.tensor([is_broken]))
 
 
 def _from_quantized(layer: QuantLayer) -> CodedWeight:

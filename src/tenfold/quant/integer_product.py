@@ -22,6 +22,7 @@ from tenfold.kernels.codes import Rounding, decode_backward, encode
 from tenfold.quant.coded_weight import CodedWeight
 from tenfold.quant.operators import clipping_level, dense, quantize_weight_backward
 from tenfold.quant.schemes import Scheme, num_steps
+from tenfold.recomputation import recomputable
 
 _MIDDLE = 128
 """The code of zero, where an input may be negative."""
@@ -137,6 +138,7 @@ class _IntegerProduct(torch.autograd.Function):
     ) -> Tensor:
         values = dense(input.detach())
         codes, is_broken = encode(values, grid.rounding)
+        recomputable(codes, lambda values: encode(values, grid.rounding)[0], values)
         unit = weight.unit.masked_fill(weight.is_broken, float("nan"))
         input_unit = float("nan") if is_broken else grid.unit
         kept = source if weight.squashes else None  # a parameter

@@ -27,6 +27,7 @@ from tenfold.quant.operators import (
     weight_peak,
 )
 from tenfold.quant.schemes import Scheme, check_scheme, num_steps, round_to_levels_
+from tenfold.recomputation import recomputable
 
 
 @torch.library.custom_op("tenfold::interpolate_weight", mutates_args=())
@@ -87,7 +88,9 @@ def _(
 
 
 def _keep_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    weight, bits, *ctx.options = inputs
+    weight, bits, *options = inputs
+    ctx.options = options
+    recomputable(output, lambda weight, bits: interpolate_weight(weight, bits, *options), weight, bits)
     ctx.save_for_backward(weight, bits)
 
 
@@ -184,7 +187,9 @@ def _(
 
 
 def _keep_activation(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, alpha, bits, *ctx.options = inputs
+    input, alpha, bits, *options = inputs
+    ctx.options = options
+    recomputable(output, lambda *inputs: interpolate_activation(*inputs, *options), input, alpha, bits)
     ctx.save_for_backward(input, output, alpha, bits)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,6 +14,7 @@ from tenfold.quant.bits import FixedBits
 from tenfold.quant.layer_scheme import LayerScheme
 from tenfold.quant.quantizers import ActivationQuantizer, IntegerWeight, WeightQuantizer
 from tenfold.quant.schemes import FLOAT_BITS, Bits
+from tenfold.recomputation import recomputable
 
 if TYPE_CHECKING:
     from tenfold.quant.engine import IntegerEngine
@@ -79,7 +81,8 @@ class _Quantized:
             return output
         (weight, factor), bias = self.quantized_weight(), self.bias
         if factor is not None and rescaled:
-            weight = weight * factor
+            quantized, weight = weight, weight * factor
+            recomputable(weight, torch.mul, quantized, factor)
         elif factor is not None and bias is not None:
             bias = bias / factor
         input = self._quantized_input(input)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tenfold.kernels import quantization as native
 from tenfold.quant.schemes import FLOAT_BITS, check_scheme, num_steps, round_to_levels_
+from tenfold.recomputation import recomputable
 
 MINIMUM_CLIPPING_LEVEL = 1e-3
 """A clipping level is used as if it were at least this: at zero it would kill its layer for good."""
@@ -163,7 +164,9 @@ def _(gradient: Tensor, weight: Tensor, per_channel: bool) -> Tensor:
 
 
 def _keep_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    weight, _, _, ctx.per_channel, ctx.clamp = inputs
+    weight, *options = inputs
+    _, _, ctx.per_channel, ctx.clamp = options
+    recomputable(output, lambda weight: quantize_weight(weight, *options), weight)
     ctx.dtype = weight.dtype
     if ctx.clamp:
         ctx.save_for_backward(weight)
@@ -203,7 +206,12 @@ def _(normalized: Tensor, bits: int, scheme: str) -> Tensor:
     return torch.empty_like(normalized)
 
 
-round_weight.register_autograd(lambda _, gradient: (gradient, None, None))
+def _keep_nothing(_: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    normalized, *options = inputs
+    recomputable(output, lambda normalized: round_weight(normalized, *options), normalized)
+
+
+round_weight.register_autograd(lambda _, gradient: (gradient, None, None), setup_context=_keep_nothing)
 
 
 @torch.library.custom_op("tenfold::standard_deviation", mutates_args=())
@@ -321,7 +329,9 @@ def inner_product(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _keep_activation(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, alpha, _, _, ctx.two_sided, ctx.calibrated = inputs
+    input, alpha, *options = inputs
+    _, _, ctx.two_sided, ctx.calibrated = options
+    recomputable(output, lambda input, alpha: quantize_activation(input, alpha, *options), input, alpha)
     ctx.save_for_backward(input, output, alpha)
 
 

@@ -91,6 +91,9 @@ class TrainConfig:
     """Keep images and weights in channels-last order, which convolutions on CPUs and GPUs prefer."""
     compile: bool = False
     """Compile the training's forward and backward with torch.compile."""
+    recompute: bool = False
+    """Keep less for the backward pass, and compute activations behind batch norms, and quantized tensors, again; same
+    results to the bit, for some more time. See `tenfold.recomputation`."""
     deterministic: bool = False
     """Refuse operations without a repeatable result (matters on GPUs; CPU training is repeatable anyway)."""
     sync_bn: bool = False
@@ -140,7 +143,9 @@ class TrainConfig:
 
 
 # Fields that may differ between a run and its continuation: none of them changes the numbers of a training.
-FREE_TO_CHANGE = frozenset({"workers", "checkpoint_minutes", "checkpoint_steps", "log_steps", "tensorboard", "device"})
+FREE_TO_CHANGE = frozenset(
+    {"workers", "checkpoint_minutes", "checkpoint_steps", "log_steps", "tensorboard", "device", "recompute"}
+)
 
 
 def broken_rules(values: Mapping[str, Any]) -> list[str]:
@@ -165,6 +170,8 @@ def broken_rules(values: Mapping[str, Any]) -> list[str]:
     for name in ("last_lr", "cooldown_epochs"):
         if values.get(name) and values.get("schedule", "cosine") not in ("cosine", "linear"):
             problems.append(f"{name} = {values[name]!r}: only the cosine and the linear schedule have it")
+    if values.get("compile") and values.get("recompute"):
+        problems.append("recompute = True: not with compile, which decides for itself what is kept")
     outside = values.get("warmup_epochs", 0) + values.get("cooldown_epochs", 0)
     if values.get("epochs") and outside >= values["epochs"]:
         names = "warmup_epochs + cooldown_epochs" if values.get("cooldown_epochs") else "warmup_epochs"
@@ -238,6 +245,7 @@ _RULES: dict[str, Rule] = {
     "engine_backward": _choice("fp32", "bf16"),
     "channels_last": _FLAG,
     "compile": _FLAG,
+    "recompute": _FLAG,
     "deterministic": _FLAG,
     "sync_bn": _FLAG,
     "device": Rule(lambda v: isinstance(v, str) and v != "", 'a device name such as "auto", "cpu" or "cuda:0"'),

@@ -21,6 +21,7 @@ from tenfold.export.artifact import write_artifact
 from tenfold.files import write_text, written_whole
 from tenfold.kernels.depthwise import native_depthwise
 from tenfold.methods import Method
+from tenfold.recomputation import recomputing
 from tenfold.tasks import Picture, Task
 from tenfold.train import record
 from tenfold.train.batch_norm import restore_batch_norm, synchronize_batch_norm
@@ -136,7 +137,11 @@ def fit(
             ) as journal,
             display.live(epochs=config.epochs, steps_per_epoch=steps_per_epoch, first_step=run.step),
         ):
-            with native_depthwise(run.network), stop_requests(launched=world.size > 1) as stop:
+            with (
+                native_depthwise(run.network),
+                recomputing(config.recompute),
+                stop_requests(launched=world.size > 1) as stop,
+            ):
                 Loop(
                     run,
                     task,
