@@ -129,8 +129,9 @@ def test_one_width_alone_is_a_sat_step(images):
         torch.testing.assert_close(own, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_distillation_draws_the_narrow_widths_to_the_widest(images):
-    method, network = attached(images, bits=(8, 2), distillation=1.0)
+@pytest.mark.parametrize("bits", [(8, 2), (2, 8)])
+def test_distillation_draws_the_narrow_widths_to_the_widest(images, bits):
+    method, network = attached(images, bits=bits, distillation=1.0)
     widest, narrow = method.passes(network)
     teacher, student = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     loss = torch.tensor(0.5)
@@ -185,10 +186,18 @@ def test_wrong_options_are_refused():
         AdaBits(bits=4)
     with pytest.raises(UsageError, match=r"or a pair of them .* got \(8, 4, 2\)"):
         AdaBits(bits=((8, 4, 2),))
+    with pytest.raises(UsageError, match="calibration_batches must be a whole number, 1 or more; got 0"):
+        AdaBits(calibration_batches=0)
     with pytest.raises(UsageError, match="distillation must be 0"):
         AdaBits(distillation=-1)
     with pytest.raises(UsageError, match="needs all widths"):
         AdaBits(training="direct", distillation=1.0)
+
+
+def test_the_grid_is_centered_where_weights_may_have_few_bits():
+    assert AdaBits(bits=(8, 4)).scheme == "modified"
+    assert AdaBits(bits=(8, 3)).scheme == "centered"
+    assert AdaBits(bits=(8, 4), search_share=0.5).scheme == "centered"  # layers go down to 2 bits
 
 
 def test_a_float_width_is_warned_of_as_no_switchable_file_holds_it(images, caplog):

@@ -356,6 +356,16 @@ def test_both_limits_are_kept(images):
     assert budget.excess(cost) == {}
 
 
+def test_each_of_two_limits_is_used_up_although_the_other_is_full(images):
+    """Bytes are short and BitOPs are not: inputs are not lowered for bytes, and raised as far as BitOPs go."""
+    budget = Budget(bitops=2.2e6, bytes=1000)
+    method = FracBits(search_share=0.5, w_range=(1, 8), start=3)
+    cost = profile(method.finish(trained(method, images, budget), iter(())), images)
+    assert budget.excess(cost) == {}
+    assert cost.size_bytes > 0.9 * budget.bytes
+    assert cost.bitops > 0.9 * budget.bitops
+
+
 def test_expensive_layers_get_fewer_bits_than_cheap_ones(images):
     method = FracBits(like=3, search_share=1.0, kappa=20.0)
     trained(method, images, steps=30)

@@ -193,6 +193,37 @@ class _Branched(_Residual):
         return self.head(x.mean((2, 3)))
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("adabits", {"calibration_batches": 1.5}, "calibration_batches of adabits must be a whole number; got 1.5"),
+        ("adabits", {"search_share": "half"}, "search_share of adabits must be a finite number; got 'half'"),
+        ("adabits", {"private_levels": "no"}, "private_levels of adabits must be true or false; got 'no'"),
+        ("adabits", {"two_sided": "x"}, "two_sided of adabits must be true or false, or be left out; got 'x'"),
+        ("fracbits", {"w_range": 5}, "w_range of fracbits must be a list; got 5"),
+        ("fracbits", {"a_range": None}, "a_range of fracbits must be a list; got None"),
+        ("fracbits", {"kappa": float("inf")}, "kappa of fracbits must be a finite number; got inf"),
+        ("fracbits", {"strict": 1}, "strict of fracbits must be true or false; got 1"),
+        ("sat", {"w_bits": "4", "a_bits": 4}, "w_bits of sat must be a whole number, or be left out; got '4'"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_before_anything_runs(name, options, message):
+    with pytest.raises(UsageError, match=message):
+        create(name, **options)
+
+
+def test_timms_linear_layers_are_quantized_and_what_stays_in_float_is_said(images, caplog):
+    timm_layers = pytest.importorskip("timm.layers")
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 8, 3), timm_layers.StdConv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    network = nn.Sequential(*parts, timm_layers.Linear(8, 5))
+    expected = network(images)
+    quantized = SAT(w_bits=4, a_bits=4).attach(network, None, images)
+    assert [(name, scheme.w_bits) for name, scheme in describe(quantized).items()] == [("0", 8), ("4", 8)]
+    assert "1 of the layers stay in float, as they are not plain convolutions or linear layers: 1." in caplog.text
+    assert quantized(images).shape == expected.shape
+
+
 @pytest.mark.parametrize("method", [QAT(w_bits=4, a_bits=4), SAT(w_bits=4, a_bits=4, rescale="all")])
 def test_a_branch_that_begins_as_nothing_still_does_and_grows_with_its_steps(images, method):
     torch.manual_seed(0)

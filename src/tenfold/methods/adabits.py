@@ -19,7 +19,7 @@ from tenfold.methods.attention_products import check_attention_products
 from tenfold.methods.method import Method, Pass, register
 from tenfold.methods.sat import SAT, RescaledLayers
 from tenfold.methods.uniform import SchemeChoice, check_options, layer_bits, part_names, survey_for
-from tenfold.methods.width_search import WidthSearch, fix_widths
+from tenfold.methods.width_search import FEWEST_BITS, WidthSearch, fix_widths
 from tenfold.quant import (
     FLOAT_BITS,
     QuantProduct,
@@ -65,8 +65,8 @@ class AdaBits(Method):
     private_levels: bool = True
     """A clipping level for each width (S-CL)."""
     scheme: SchemeChoice = "auto"
-    """Grid of the weights; "auto" is "centered" if a width is 3 or less (there "modified" drags all widths down), else
-    "modified"."""
+    """Grid of the weights; "auto" is "centered" if weights may have 3 bits or less, at a width or in a search (there
+    "modified" drags all widths down), else "modified"."""
     rescale: RescaledLayers = "auto"
     """Layers with SAT's scale adjustment."""
     two_sided: bool | None = None
@@ -78,7 +78,8 @@ class AdaBits(Method):
     only: Sequence[str] = ()
     """Quantize these parts of the network only, such as "backbone": modules by name, with all inside; none: all."""
     distillation: float = 0.0
-    """How much the answers of the widest width teach the narrower ones; 0 is off, as in the paper."""
+    """How much the answers of the widest width teach the narrower ones; 0 is off, as in the paper. Batches then run at
+    the widest width first, else in the order of the list."""
     calibration_batches: int = 20
     """Training batches that set the batch norms of widths that were not trained last ("direct" and the like)."""
     search_share: float = 0.0
@@ -97,6 +98,7 @@ class AdaBits(Method):
     def __post_init__(self) -> None:
         if not isinstance(self.bits, list | tuple):
             raise UsageError(f"bits must be a list of numbers or pairs, such as [8, 6, [4, 8]]; got {self.bits!r}.")
+        super().__post_init__()
         self.widths: list[Width] = check_widths([as_width(one) for one in self.bits])
         self.bits = tuple(w if w == a else (w, a) for w, a in self.widths)
         if self.training not in get_args(Training):
@@ -104,12 +106,14 @@ class AdaBits(Method):
         if self.norms not in get_args(Norms):
             raise UnknownNameError("choice of batch norms", self.norms, get_args(Norms))
         if self.scheme == "auto":
-            lowest = min(w for w, _ in self.widths)
+            lowest = min([w for w, _ in self.widths] + ([FEWEST_BITS] if self.search_share else []))
             self.scheme = "modified" if lowest >= _LOWEST_WITHOUT_CENTERED else "centered"
         check_options(*self.widths[0], self.scheme)
         given = [a for _, a in self.widths]
         check_attention_products(self.attention_products, min(given), max(given))
         self.only = part_names(self.only)
+        if not self.calibration_batches >= 1:
+            raise UsageError(f"calibration_batches must be a whole number, 1 or more; got {self.calibration_batches}.")
         if not self.distillation >= 0:
             raise UsageError(f"distillation must be 0 (off) or more; got {self.distillation}.")
         if self.distillation and self.training != "joint":
@@ -179,7 +183,7 @@ class AdaBits(Method):
 
     def passes(self, network: nn.Module) -> Sequence[Pass]:
         """One pass at every width that trains now; after the training, at every width, the widest first."""
-        if self._trained:
+        if self._trained or self.distillation:  # who teaches comes before those who learn
             return self._at(network, sorted(range(len(self.widths)), key=lambda at: self.widths[at], reverse=True))
         if self.training == "joint":
             return self.settings(network)
@@ -210,9 +214,10 @@ class AdaBits(Method):
         """The widest width keeps its answers; the others are drawn towards them."""
 
         def adjust(outputs: Tensor, loss: Tensor) -> Tensor:
-            if is_teacher or self._taught is None:
+            if is_teacher:
                 self._taught = outputs.detach()
                 return loss
+            assert self._taught is not None  # the widest runs first
             wanted, got = F.log_softmax(self._taught.float(), dim=1), F.log_softmax(outputs.float(), dim=1)
             answers = outputs.numel() / outputs.shape[1]  # one an image, or one a pixel
             distance = F.kl_div(got, wanted, log_target=True, reduction="sum") / answers

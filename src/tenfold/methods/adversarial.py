@@ -63,6 +63,7 @@ class Adversarial(Method):
     _told: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.loss not in get_args(Loss):
             raise UnknownNameError("adversarial loss", self.loss, get_args(Loss))
         limits = {"weight": (0, 100), "channels": (4, 1024), "lr_scale": (0, 100), "momentum": (0, 0.999)}

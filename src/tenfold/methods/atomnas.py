@@ -95,6 +95,7 @@ class AtomNAS(Method):
     _vanished: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.weighting is not None and self.weighting not in get_args(Weighting):
             raise UnknownNameError("weighting of atoms", self.weighting, get_args(Weighting))
         if self.quantity is not None and self.quantity not in QUANTITIES:

@@ -59,6 +59,7 @@ class AttentionDiversity(Method):
     _similarity: float | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, got, allowed in (("pairs", self.pairs, get_args(Pairs)), ("axis", self.axis, get_args(Axis))):
             if got not in allowed:
                 raise UnknownNameError(f"{name} of attention_diversity", str(got), allowed)

@@ -78,6 +78,7 @@ class AutoNL(Method):
     _drops: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("warmup_share", "search_share", "gate_keep"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} of autonl must be 0 to 1; got {getattr(self, name)}.")

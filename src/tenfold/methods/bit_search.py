@@ -6,7 +6,7 @@ procedure may end a percent above its target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,10 +128,15 @@ class BitSearch:
 
     def share(self, values: Values | None = None) -> float:
         """The largest share of a limit that the cost takes: at most 1 if all limits are kept."""
+        return max(self._shares(values).values())
+
+    def _shares(self, values: Values | None = None) -> dict[str, float]:
+        """What the cost takes of each limit."""
         costs = self.costs(values)
-        return max(
-            float(costs[quantity].detach()) / (limit - self._spare[quantity]) for quantity, limit in self.limits.items()
-        )
+        return {
+            quantity: float(costs[quantity].detach()) / (limit - self._spare[quantity])
+            for quantity, limit in self.limits.items()
+        }
 
     def penalty(self, kappa: float, relative: bool) -> Tensor:
         """The term of the loss: kappa |C - C_target|, in units of 1e9 BitOPs and 1e6 bytes, or of the target (0-d)."""
@@ -162,8 +167,8 @@ class BitSearch:
             p: torch.full_like(p.value, level + shifts[p]).clamp(max(p.low, p.minimum), p.high) for p in self.policies
         }
 
-    def slopes(self, values: Values) -> dict[FractionalBits, Tensor | None]:
-        """What one more bit costs, as a share of the limits, of the shape of each value; None where it costs nothing.
+    def slopes(self, values: Values) -> dict[str, dict[FractionalBits, Tensor]]:
+        """For each limited quantity what one more bit costs, as a share of the limit, of the shape of each value.
 
         Args:
             values: bits by policy.
@@ -171,10 +176,17 @@ class BitSearch:
         with torch.enable_grad():
             leaves = {policy: bits.clone().requires_grad_() for policy, bits in values.items()}
             costs = self.costs(leaves)
-            total = torch.stack([costs[quantity] / limit for quantity, limit in self.limits.items()]).sum()
-            # Bits of activations cost no bytes.
-            slopes = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        return dict(zip(values, slopes, strict=True))
+            slopes = {}
+            for quantity, limit in self.limits.items():
+                gradients = torch.autograd.grad(
+                    costs[quantity] / limit,
+                    list(leaves.values()),
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,  # bits of inputs cost no bytes
+                )
+                slopes[quantity] = dict(zip(values, gradients, strict=True))
+        return slopes
 
     def rounded(self, strict: bool = True) -> tuple[dict[FractionalBits, Tensor], float]:
         """The whole numbers that the search ends with, and the offset of the bisection.
@@ -205,44 +217,64 @@ class BitSearch:
 
         Greedy, by the estimated loss for each unit of cost. The loss of b bits is estimated by the power of their
         quantization error, 4^-b, weighed by the tensor's part in its layer; against what was learned where bits fall.
+        Bits fall for the limits that are exceeded only: inputs are not lowered to save bytes.
         """
         while True:
-            slack = (1 - self.share(chosen)) * direction
-            if slack <= 0:
+            room = {quantity: (1 - share) * direction for quantity, share in self._shares(chosen).items()}
+            if direction < 0:
+                room = {quantity: excess for quantity, excess in room.items() if excess > 0}
+            if not room or (direction > 0 and min(room.values()) < 0):
                 return
-            moves = [move for move in self._moves(chosen, direction) if direction < 0 or move[1] <= slack]
+            moves = self._moves(chosen, direction, room)
+            if direction > 0:
+                moves = [move for move in moves if all(move.costs[one] <= left for one, left in room.items())]
             if not moves:
                 return
-            spent = 0.0
-            for position, (_, cost, policy, index) in enumerate(moves):
+            spent = dict.fromkeys(room, 0.0)
+            for position, move in enumerate(moves):
                 # A move changes what the others in its layer cost: so only half of the way before looking again.
-                if position and spent + cost > slack / 2:
+                if position and any(spent[one] + move.costs[one] > left / 2 for one, left in room.items()):
                     break
-                chosen[policy].view(-1)[index] += direction
-                spent += cost
+                chosen[move.policy].view(-1)[move.index] += direction
+                for quantity in room:
+                    spent[quantity] += move.costs[quantity]
 
-    def _moves(
-        self, chosen: dict[FractionalBits, Tensor], direction: int
-    ) -> list[tuple[float, float, FractionalBits, int]]:
-        """(loss for each unit of cost, cost as a share of the limits, policy, index) of every step, the best first."""
+    def _moves(self, chosen: Values, direction: int, counted: Iterable[str]) -> list[_Move]:
+        """Every step of a bit that costs something of the quantities counted, the best first."""
         moves = []
-        for policy, slope in self.slopes(chosen).items():
-            bits = chosen[policy]
-            if slope is None:
-                continue
+        slopes = self.slopes(chosen)
+        for policy, bits in chosen.items():
+            costs = {quantity: slopes[quantity][policy] for quantity in counted}
+            total = torch.stack(list(costs.values())).sum(0)
             least = max(policy.low, policy.minimum)
             learned = policy.value.detach().clamp(least, policy.high)
             reached = bits + direction
-            fits = (reached >= least) & (reached <= policy.high)
+            fits = (reached >= least) & (reached <= policy.high) & (total > 0)
             before = torch.maximum(learned, reached) if direction < 0 else bits
             loss = (torch.exp2(-2 * reached) - torch.exp2(-2 * before)) / bits.numel()
-            scores = (loss / slope.clamp_min(1e-30)).reshape(-1).tolist()
-            for index, (fit, cost) in enumerate(
-                zip(fits.reshape(-1).tolist(), slope.reshape(-1).tolist(), strict=True)
-            ):
-                if fit and cost > 0:
-                    moves.append((scores[index], cost, policy, index))
-        return sorted(moves, key=lambda move: move[0])
+            scores = (loss / total.clamp_min(1e-30)).reshape(-1).tolist()
+            singles = zip(*(cost.reshape(-1).tolist() for cost in costs.values()), strict=True)
+            for index, (fit, single) in enumerate(zip(fits.reshape(-1).tolist(), singles, strict=True)):
+                if fit:
+                    moves.append(_Move(scores[index], dict(zip(costs, single, strict=True)), policy, index))
+        return sorted(moves, key=lambda move: move.score)
+
+
+@dataclass(frozen=True)
+class _Move:
+    """One bit more, or less.
+
+    Attributes:
+        score: estimated loss for each unit of cost.
+        costs: share of the limit, by quantity.
+        policy: whose bits.
+        index: of the number in the policy.
+    """
+
+    score: float
+    costs: Mapping[str, float]
+    policy: FractionalBits
+    index: int
 
 
 def find_offset(share_at: Callable[[float], float]) -> tuple[float, list[tuple[float, float]]]:

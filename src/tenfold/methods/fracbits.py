@@ -117,6 +117,7 @@ class FracBits(Method):
     _trajectory: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for what, got, allowed in (
             ("base of fracbits", self.base, Base),
             ("grain of the weights' bits", self.weight_bits, Grain),
@@ -145,7 +146,7 @@ class FracBits(Method):
             raise UsageError(f"warmup_epochs must be 0 or more; got {self.warmup_epochs}.")
         if not self.kappa >= 0:
             raise UsageError(f"kappa must be 0 or more; got {self.kappa}.")
-        if self.like is not None and (type(self.like) is not int or not 1 <= self.like <= 8):
+        if self.like is not None and not 1 <= self.like <= 8:
             raise UsageError(f"like must be a whole number, 1 to 8 (bits of a uniform network); got {self.like!r}.")
 
     def _check_start(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tenfold.cost import Budget
 from tenfold.errors import UnknownNameError, UsageError
+from tenfold.methods.option_kinds import check_kinds
 
 
 def _nothing() -> None:
@@ -43,6 +44,14 @@ class Method:
     """
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Check the options; a subclass with rules of its own begins with this.
+
+        Raises:
+            UsageError: if an option is of another kind than its field.
+        """
+        check_kinds(self)
 
     def attach(self, network: nn.Module, budget: Budget | None, example: Any) -> nn.Module:
         """Rewrite layers and add parameters before the training; returns the network to train.

@@ -32,6 +32,7 @@ class NormCalibration(Method):
     """Training batches to average over."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batches < 1:
             raise UsageError(f"batches is {self.batches}; allowed is a whole number from 1.")
 

@@ -50,6 +50,7 @@ class QAT(Method):
     """Quantize these parts of the network only, such as "backbone": modules by name, with all inside; none: all."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_options(self.w_bits, self.a_bits, self.scheme, self.a_scheme)
         check_attention_products(self.attention_products, self.a_bits, self.a_bits)
         self.only = part_names(self.only)

@@ -46,8 +46,8 @@ def sensitive_start(network: nn.Module, search: BitSearch, images: Tensor) -> di
     finally:
         for policy, value in kept.items():
             policy.value.copy_(value)
-    slopes = search.slopes({policy: torch.full_like(policy.value, _PROBED) for policy in search.policies})
-    prices = {policy: _SMALLEST if slope is None else float(slope.sum()) for policy, slope in slopes.items()}
+    slopes = search.slopes({policy: torch.full_like(policy.value, _PROBED) for policy in search.policies}).values()
+    prices = {policy: sum(float(slope[policy].sum()) for slope in slopes) for policy in search.policies}
     return search.shifted_start({p: math.log(noise[p] / max(prices[p], _SMALLEST), 4) for p in search.policies})
 
 

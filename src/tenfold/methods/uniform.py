@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
@@ -22,6 +23,7 @@ from tenfold.quant import (
     LayerScheme,
     QuantLinear,
     QuantProduct,
+    layers_left_in_float,
     quantize,
     quantized_layers,
     quantized_parts,
@@ -29,6 +31,9 @@ from tenfold.quant import (
     survey,
 )
 from tenfold.quant.schemes import Scheme, check_bits
+
+_LOG = logging.getLogger("tenfold")
+_FEW = 3
 
 DEFAULT_BITS = 4
 EDGE_BITS = 8
@@ -148,6 +153,13 @@ def survey_for(
     for part in only:
         if not within(facts, [part]):
             raise UnknownNameError("part with layers to quantize", part, dict.fromkeys(_parts(facts)))
+    if left := list(within(dict.fromkeys(layers_left_in_float(network)), only)):
+        _LOG.warning(
+            "%d of the layers stay in float, as they are not plain convolutions or linear layers: %s%s.",
+            len(left),
+            ", ".join(left[:_FEW]),
+            ", …" if len(left) > _FEW else "",
+        )
     return within(facts, only)
 
 

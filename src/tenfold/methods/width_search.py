@@ -20,7 +20,7 @@ from tenfold.quant import FractionalBits, LayerFacts, Switch, SwitchedBits, quan
 from tenfold.quant.switching import SearchedBits, width_text
 
 _ABOVE_TARGET = 0.5
-_FEWEST, _MOST = 2, 8
+FEWEST_BITS, _MOST = 2, 8
 
 
 class WidthSearch:
@@ -159,8 +159,8 @@ def fix_widths(network: nn.Module) -> None:
 
 def _range(bits: Sequence[int]) -> tuple[int, int]:
     if max(bits) > _MOST:
-        raise UsageError(f"bits are learned from {_FEWEST} to {_MOST}; a width of {max(bits)} is none. Leave it out.")
-    return min(_FEWEST, *bits), max(bits)
+        raise UsageError(f"bits are learned from {FEWEST_BITS} to {_MOST}; leave out the width {max(bits)}.")
+    return min(FEWEST_BITS, *bits), max(bits)
 
 
 def _learned(bits: Any, allowed: tuple[int, int], bits_rate: float) -> FractionalBits:

@@ -168,9 +168,10 @@ def is_quantizable(module: nn.Module) -> bool:
     """Whether a module is a float layer that `quantize_layer` can replace.
 
     Subclasses that compute something of their own are left alone, but for timm's `Conv2dSame`, whose padding is
-    understood, and `HeadMixing`, which is a plain convolution.
+    understood. `HeadMixing` is a plain convolution, and timm's `Linear` a plain linear layer.
     """
-    return type(module) in (nn.Conv2d, nn.Linear, HeadMixing) or _is_same_convolution(module)
+    plain = type(module) in (nn.Conv2d, nn.Linear, HeadMixing)
+    return plain or _is_same_convolution(module) or _is_timm(module, "Linear")
 
 
 def quantize_layer(module: nn.Module, layer: LayerScheme) -> QuantLayer:
@@ -210,4 +211,9 @@ def quantize_layer(module: nn.Module, layer: LayerScheme) -> QuantLayer:
 
 
 def _is_same_convolution(module: nn.Module) -> bool:
-    return type(module).__name__ == "Conv2dSame" and isinstance(module, nn.Conv2d)
+    return _is_timm(module, "Conv2dSame")
+
+
+def _is_timm(module: nn.Module, name: str) -> bool:
+    """Whether a module is of one of timm's layers; known by name, as timm need not be there."""
+    return type(module).__name__ == name and type(module).__module__.startswith("timm.layers.")

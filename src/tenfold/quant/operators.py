@@ -206,7 +206,7 @@ def _(normalized: Tensor, bits: int, scheme: str) -> Tensor:
     return torch.empty_like(normalized)
 
 
-def _keep_nothing(_: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     normalized, *options = inputs
     recomputable(output, lambda normalized: round_weight(normalized, *options), normalized)
 

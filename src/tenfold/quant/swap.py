@@ -44,6 +44,16 @@ def quantizable_layers(network: nn.Module, *, head_mixing: bool = False) -> dict
     }
 
 
+def layers_left_in_float(network: nn.Module) -> list[str]:
+    """Convolutions and linear layers, by name, that cannot be quantized, as they compute something of their own.
+
+    Those of Tenfold's own classes are left out of this list: they are meant to stay as they are.
+    """
+    known, kinds = quantizable_layers(network, head_mixing=True), (nn.modules.conv._ConvNd, nn.Linear)
+    others = [(name, one) for name, one in network.named_modules() if isinstance(one, kinds) and name not in known]
+    return [name for name, one in others if not type(one).__module__.startswith("tenfold.")]
+
+
 def quantizable_products(network: nn.Module) -> dict[str, Product]:
     """Every float product of two activations that is a module, by name, in the order of definition."""
     return {name: module for name, module in network.named_modules() if type(module) is Product}

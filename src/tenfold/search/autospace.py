@@ -98,6 +98,7 @@ class AutoSpace(Method):
     _found: dict[str, Any] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.space = tuple(tuple(layer) for layer in self.space)
         whole = {"rounds": 0, "evolved": 1, "kept": 1, "population": 2, "tournament": 1, "calibration_batches": 1}
         problems = [
