@@ -53,6 +53,18 @@ def test_what_is_typed_lies_over_the_recipe(tmp_path):
     assert resolve_recipe(Typed(recipe=file, settings=["model.width=0.75"])).model.options == {"width": 0.75}
 
 
+def test_a_budget_on_bits_that_is_typed_takes_the_place_of_the_recipes(tmp_path):
+    file = tmp_path / "recipe.toml"
+    start = '[model]\nkind = "resnet18"\n[task]\nkind = "classify"\n'
+    file.write_text('budget = "macs=7M,bitops=1G"\n' + start + '[[methods]]\nkind = "fracbits"\nkappa = 1.0\n')
+    recipe = resolve_recipe(Typed(recipe=file, like="uniform:4"))
+    assert (recipe.budget, recipe.methods[0].options) == ("macs=7M", {"kappa": 1.0, "like": 4})
+    file.write_text(start + '[[methods]]\nkind = "fracbits"\nlike = 3\n')
+    assert resolve_recipe(Typed(recipe=file, budget="bytes=1M")).methods[0].options == {}
+    assert resolve_recipe(Typed(recipe=file, budget="macs=1M")).methods[0].options == {"like": 3}
+    assert resolve_recipe(Typed(recipe=file, like="uniform:2")).methods[0].options == {"like": 2}
+
+
 def test_several_methods_apply_in_the_order_typed():
     recipe = resolve_recipe(Typed(model="resnet18", methods=("sat", "qat"), bits="4"))
     assert [method.kind for method in recipe.methods] == ["sat", "qat"]

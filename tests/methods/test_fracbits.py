@@ -415,6 +415,10 @@ def test_the_report_tells_learned_and_rounded_bits(images):
     middle = next(layer for layer in report["layers"] if layer["name"] == "middle")
     assert len(middle["w_bits"]) == len(middle["w_learned"]) == 16
     assert len(report["trajectory"]) >= 2
+    shares = [layer["share"]["bitops"] for layer in report["layers"]]
+    assert min(shares) > 0
+    assert sum(shares) == pytest.approx(report["used"]["bitops"])
+    assert method.status()["bitops"] == f"{report['used']['bitops']:.1%} of its limit"
 
 
 def test_wrong_options_and_budgets_are_refused(images):
@@ -431,7 +435,7 @@ def test_wrong_options_and_budgets_are_refused(images):
     with pytest.raises(UsageError, match="w_range must be two whole numbers"):
         FracBits(w_range=(4, 2))
     for options, message in (
-        ({"like": 3.5}, "like must be a whole number, 1 to 8"),
+        ({"like": 3.5}, "like of fracbits must be a whole number"),
         ({"like": 9}, "like must be a whole number, 1 to 8"),
         ({"warmup_epochs": -1}, "warmup_epochs must be 0 or more; got -1"),
         ({"start": float("nan")}, "start must be a number of bits within w_range or a_range, 2 to 8"),

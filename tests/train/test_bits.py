@@ -127,6 +127,10 @@ def test_bits_learned_at_every_width_cost_no_more_than_the_same_bits_everywhere(
         }
     learned = {(row["w_bits"], row["a_bits"]) for row in found[1]["layers"]}
     assert len(learned) > 2
+    *before, last = result.report["found"]["adabits"]["trajectory"]
+    assert before
+    assert last["used"] == [one["used"] for one in found]
+    assert sorted(last["w_bits"], reverse=True) == last["w_bits"]
 
 
 def test_pruned_channels_are_gone_from_the_artifact(tmp_path):

@@ -109,6 +109,13 @@ def test_bits_learned_at_every_width_are_listed_by_layer():
     found = {"adabits": {"widths": [{"width": "8", "layers": rows}, {"width": "4", "layers": rows[::-1]}]}}
     _, reader = read(switchable(found=found))
     assert "Learned bits of all 2 layers at each width" in reader.text
+    assert "during the search" not in reader.text
+    found["adabits"]["trajectory"] = [
+        {"step": step, "w_bits": [8, 4 + 1 / step], "used": [1, 1 + 1 / step]} for step in (1, 2, 4)
+    ]
+    _, drawn = read(switchable(found=found))
+    assert "Mean weight bits during the search" in drawn.text
+    assert "BitOPs during the search, of each width's limit" in drawn.text
     assert f"Weights at 4 Input at 4 stem 8 8 3 {DASH}" in reader.text
 
 

@@ -16,7 +16,6 @@ from tenfold.cli.train_flags import TrainFlags, overrides
 from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
-    from tenfold.cli.resolve import Typed
     from tenfold.train import Recipe
 
 _WHAT = Group("What to train", sort_key=1)
@@ -105,7 +104,7 @@ def fit(
     if quick and recipe is None:
         raise UsageError("--quick is a mode of a recipe. Say --recipe NAME too (`tenfold recipes list`).")
     origin = run
-    if resume and _says_nothing(typed):
+    if resume and not (typed.recipe or typed.model or typed.methods):
         if out is None:
             raise UsageError("which run shall go on? Say --resume --out RUN_FOLDER.")
         typed, origin = replace(typed, recipe=recipe_of_run(out)), out
@@ -118,12 +117,6 @@ def fit(
         _show_plan(resolved, folder, weights, as_json=as_json)
     else:
         _train(resolved, folder, weights, resume=resume, as_json=as_json)
-
-
-def _says_nothing(typed: Typed) -> bool:
-    said = (typed.recipe, typed.model, typed.head, typed.task, typed.data, typed.bits, typed.budget, typed.like)
-    options = (typed.task_options or {}).values()
-    return not (any(said) or typed.methods or typed.train or typed.settings or any(o is not None for o in options))
 
 
 def _train(recipe: Recipe, folder: Path, weights: Path | None, *, resume: bool, as_json: bool) -> None:

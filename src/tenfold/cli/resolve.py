@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +64,28 @@ def resolve_recipe(typed: Typed) -> Recipe:
         overrides.append(f"budget={json.dumps(typed.budget)}")
     overrides += _method_overrides(typed)
     recipe = load_recipe(typed.recipe, overrides=[*overrides, *typed.train, *typed.settings], quick=typed.quick)
+    recipe = _with_one_budget(recipe, typed)
     if recipe.model is None:
         raise UsageError(
             "which network? Say --model NAME (`tenfold models` lists them) or --recipe NAME (`tenfold recipes list`)."
         )
     if recipe.task is None:
         raise UsageError("what is the network for? Say --task classify or --task segment, and --data FOLDER.")
+    return recipe
+
+
+def _with_one_budget(recipe: Recipe, typed: Typed) -> Recipe:
+    """Let a budget on bits that was typed, --budget or --like, take the place of the recipe's of the other form."""
+    parts = (recipe.budget or "").split(",")
+    on_bits = [part for part in parts if part.partition("=")[0].strip() in ("bitops", "bytes")]
+    if typed.like and not typed.budget and on_bits:
+        return replace(recipe, budget=",".join(part for part in parts if part not in on_bits) or None)
+    if typed.budget and not typed.like and on_bits and not any(".like=" in one for one in typed.settings):
+        methods = [
+            replace(method, options={name: value for name, value in method.options.items() if name != "like"})
+            for method in recipe.methods
+        ]
+        return replace(recipe, methods=type(recipe.methods)(methods))
     return recipe
 
 

@@ -51,6 +51,8 @@ def bench_widths(
     """
     if batch < 1:
         raise UsageError(f"batch is {batch}; it must be at least 1.")
+    if not paths:
+        raise UsageError("there is nothing to time; name at least one ONNX file.")
     choices = [(Path(path), bool(read_widths(Path(path), read_metadata(path)))) for path in paths]
     if not any(has_widths for _, has_widths in choices):
         raise UsageError(

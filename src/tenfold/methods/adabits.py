@@ -155,6 +155,7 @@ class AdaBits(Method):
         network.to(example.device)
         if self.search_share:
             self._search = WidthSearch(network, _switch(network), facts, example[:2], self.bits_rate)
+            self._search.record(0)
             network.to(example.device)
         return network
 
@@ -178,8 +179,10 @@ class AdaBits(Method):
         return {} if self._search is None else self._search.status()
 
     def report(self, network: nn.Module) -> dict[str, Any]:
-        """The bits of each layer at each width, where they are learned."""
-        return {} if self._search is None else {"widths": self._search.report()}
+        """The bits of each layer at each width, where they are learned, and the way there."""
+        if self._search is None:
+            return {}
+        return {"widths": self._search.report(), "trajectory": self._search.trajectory}
 
     def passes(self, network: nn.Module) -> Sequence[Pass]:
         """One pass at every width that trains now; after the training, at every width, the widest first."""
@@ -243,8 +246,11 @@ class AdaBits(Method):
             self._watch_levels(run.network)
         if self._search is not None and not self._search.frozen:
             self._search.project()
+            if run.step % run.steps_per_epoch == 0:
+                self._search.record(run.step)
             if run.step >= round(self.search_share * run.total_steps):
                 self._search.freeze()
+                self._search.record(run.step)
                 self.resumed(run)
         if self.training in ("joint", "direct"):
             return
@@ -288,13 +294,13 @@ class AdaBits(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """Which width trains, where one does after another; the bits, where they were learned and fixed."""
-        return {"stage": self._stage, "bits": None if self._search is None else self._search.state_dict()}
+        return {"stage": self._stage, "search": None if self._search is None else self._search.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self._stage = int(state["stage"])
         if self._search is not None:
-            self._search.load_state_dict(state["bits"])
+            self._search.load_state_dict(state["search"])
 
     def resumed(self, run: Any) -> None:
         """Fix the bits of the weight average where those of the network are fixed."""

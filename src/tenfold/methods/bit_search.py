@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tenfold.errors import BudgetError
+from tenfold.methods.learned_bits import mean_bits
 from tenfold.quant import FractionalBits
 
 _TRIALS = 10
@@ -107,15 +108,22 @@ class BitSearch:
         """
         bitops, size = torch.zeros(()), torch.zeros(())
         for layer in self.layers:
-            w, a = (_value(policy, values) for policy in (layer.w, layer.a))
-            gate = self._gate(layer, values)
-            w_groups = w.view(layer.groups, -1).mean(1) if w.dim() else w
-            inputs = a * gate
-            a_groups = inputs.view(layer.groups, -1).mean(1) if inputs.dim() else inputs
-            bitops = bitops + layer.macs * (w_groups * a_groups).mean()
-            gate_groups = gate.view(layer.groups, -1).mean(1) if gate.dim() else gate
-            size = size + layer.weights / 8 * (w_groups * gate_groups).mean()
+            costs = self.layer_costs(layer, values)
+            bitops, size = bitops + costs["bitops"], size + costs["bytes"]
         return {"bitops": bitops + self._others["bitops"], "bytes": size + self._others["bytes"]}
+
+    def layer_costs(self, layer: SearchedLayer, values: Values | None = None) -> dict[str, Tensor]:
+        """As `costs`, of one layer."""
+        w, a = (_value(policy, values) for policy in (layer.w, layer.a))
+        gate = self._gate(layer, values)
+        w_groups = w.view(layer.groups, -1).mean(1) if w.dim() else w
+        inputs = a * gate
+        a_groups = inputs.view(layer.groups, -1).mean(1) if inputs.dim() else inputs
+        gate_groups = gate.view(layer.groups, -1).mean(1) if gate.dim() else gate
+        return {
+            "bitops": layer.macs * (w_groups * a_groups).mean(),
+            "bytes": layer.weights / 8 * (w_groups * gate_groups).mean(),
+        }
 
     def _gate(self, layer: SearchedLayer, values: Values | None) -> Tensor:
         """How much of each input channel is there: 1, or the fraction of a bit that its kernel has left."""
@@ -125,6 +133,12 @@ class BitSearch:
             kept = self.kept.get(policy)
             gate = gate * (present if kept is None else torch.where(kept.to(present.device), 1, present))
         return gate
+
+    def mean_bits(self) -> tuple[float, float]:
+        """The bits of the average weight, and those of the input of the average multiply-add, as they are now."""
+        weights = [(mean_bits(layer.w), layer.weights) for layer in self.layers]
+        inputs = [(mean_bits(layer.a), layer.macs) for layer in self.layers]
+        return _weighted_mean(weights), _weighted_mean(inputs)
 
     def share(self, values: Values | None = None) -> float:
         """The largest share of a limit that the cost takes: at most 1 if all limits are kept."""
@@ -301,6 +315,10 @@ def find_offset(share_at: Callable[[float], float]) -> tuple[float, list[tuple[f
         offset = (higher + lower) / 2
         history.append((offset, share_at(offset)))
     return offset, history
+
+
+def _weighted_mean(pairs: Sequence[tuple[float, float]]) -> float:
+    return sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs)
 
 
 def _value(policy: FractionalBits | int, values: Values | None) -> Tensor:

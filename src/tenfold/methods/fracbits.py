@@ -353,6 +353,15 @@ class FracBits(Method):
             return None
         return self._search.penalty(self.kappa, self.constraint == "relative")
 
+    def status(self) -> dict[str, str]:
+        """The mean bits, and the cost as a share of each limit."""
+        weights, inputs = self._search.mean_bits()
+        shown = {"weight bits": f"{weights:.2f}"} | ({} if self.weight_only else {"input bits": f"{inputs:.2f}"})
+        costs = self._search.costs()
+        for quantity, limit in self._search.limits.items():
+            shown[quantity] = f"{float(costs[quantity].detach()) / limit:.1%} of its limit"
+        return shown
+
     def step_end(self, run: Any) -> None:
         """Keep bits in their range; at the end of the search, round and freeze them."""
         self._step, self._steps_per_epoch = run.step, run.steps_per_epoch
@@ -477,6 +486,10 @@ class FracBits(Method):
                     "a_learned": bit_numbers(layer.a, self._learned),
                     "w_bits": bit_numbers(layer.w),
                     "a_bits": bit_numbers(layer.a),
+                    "share": {
+                        quantity: float(self._search.layer_costs(layer)[quantity].detach()) / limit
+                        for quantity, limit in self._search.limits.items()
+                    },
                 }
                 for layer in self._search.layers
             ],

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tenfold.cost import Profile, profile
 from tenfold.errors import UsageError
 from tenfold.methods.bit_search import BitSearch, SearchedLayer
-from tenfold.methods.learned_bits import bit_numbers, mean_bits, policies_of
+from tenfold.methods.learned_bits import bit_numbers, policies_of
 from tenfold.quant import FractionalBits, LayerFacts, Switch, SwitchedBits, quantized_parts, quantizers_of
 from tenfold.quant.switching import SearchedBits, width_text
 
@@ -42,6 +42,7 @@ class WidthSearch:
         self, network: nn.Module, switch: Switch, facts: Mapping[str, LayerFacts], example: Tensor, bits_rate: float
     ) -> None:
         self.frozen = False
+        self.trajectory: list[dict[str, Any]] = []
         self._network = network
         self._widths = [width_text(width) for width in switch.widths]
         counted = []
@@ -91,11 +92,19 @@ class WidthSearch:
 
     def status(self) -> dict[str, str]:
         """The mean bits of weights at each width."""
-        means = []
-        for search in self._searches:
-            weights = [(mean_bits(layer.w), layer.weights) for layer in search.layers if layer.weights]
-            means.append(sum(bits * count for bits, count in weights) / sum(count for _, count in weights))
-        return {"weight bits": " ".join(f"{one:.2f}" for one in means)}
+        return {"weight bits": " ".join(f"{search.mean_bits()[0]:.2f}" for search in self._searches)}
+
+    def record(self, step: int) -> None:
+        """Note the mean bits and the cost of each width at a step, for the report."""
+        means = [search.mean_bits() for search in self._searches]
+        self.trajectory.append(
+            {
+                "step": step,
+                "w_bits": [weights for weights, _ in means],
+                "a_bits": [inputs for _, inputs in means],
+                "used": [search.share() for search in self._searches],
+            }
+        )
 
     def report(self) -> list[dict[str, Any]]:
         """For each width its name, limit, cost, and the bits of each layer."""
@@ -112,14 +121,16 @@ class WidthSearch:
             for width, search in zip(self._widths, self._searches, strict=True)
         ]
 
-    def state_dict(self) -> list[Any] | None:
-        """The fixed bits, or None; learned ones are parameters of the network."""
-        return [policy.value.tolist() for policy in self._policies()] if self.frozen else None
+    def state_dict(self) -> dict[str, Any]:
+        """The fixed bits, or None, and the way there; learned ones are parameters of the network."""
+        bits = [policy.value.tolist() for policy in self._policies()] if self.frozen else None
+        return {"bits": bits, "trajectory": self.trajectory}
 
-    def load_state_dict(self, state: Sequence[Any] | None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        if state is not None:
-            for policy, bits in zip(self._policies(), state, strict=True):
+        self.trajectory = [dict(row) for row in state["trajectory"]]
+        if state["bits"] is not None:
+            for policy, bits in zip(self._policies(), state["bits"], strict=True):
                 policy.freeze(torch.tensor(bits, device=policy.value.device))
             self.frozen = True
 

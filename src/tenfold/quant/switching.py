@@ -280,7 +280,7 @@ def set_bits(network: nn.Module, bits: int | Width) -> None:
 
 
 def available_bits(network: nn.Module) -> tuple[Width, ...]:
-    """The widths that `set_bits` can choose from, widest first as trained; empty for a network with one only."""
+    """The widths that `set_bits` can choose from, in the order of training; empty for a network with one only."""
     switch = find_switch(network)
     return () if switch is None else switch.widths
 

@@ -155,15 +155,27 @@ def learned(report: Report) -> Learned | None:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Bits that AdaBits learned: the widths, and for each layer its name and (weight bits, input bits) at each."""
+    """Bits that AdaBits learned, at each of some widths.
+
+    Attributes:
+        widths: their names.
+        layers: the name of each layer, and its (weight bits, input bits) at each width.
+        steps: of the search.
+        w_bits: at each step the mean weight bits of each width.
+        used: at each step the cost of each width, as a share of its limit.
+    """
 
     widths: Sequence[str]
     layers: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+    steps: Sequence[float]
+    w_bits: Sequence[Sequence[float]]
+    used: Sequence[Sequence[float]]
 
 
 def mixed(report: Report) -> Mixed | None:
     """The bits of each layer at each width, where AdaBits learned them."""
-    at_width = facts.rows(facts.table(facts.table(report.get("found")).get("adabits")).get("widths"))
+    told = facts.table(facts.table(report.get("found")).get("adabits"))
+    at_width = facts.rows(told.get("widths"))
     layers = [
         (
             facts.name_of(rows[0].get("name")),
@@ -171,7 +183,16 @@ def mixed(report: Report) -> Mixed | None:
         )
         for rows in zip(*(facts.rows(one.get("layers")) for one in at_width), strict=False)
     ]
-    return Mixed([facts.name_of(one.get("width")) for one in at_width], layers) if layers else None
+    if not layers:
+        return None
+    moments = [row for row in facts.rows(told.get("trajectory")) if math.isfinite(facts.number(row.get("step")))]
+    return Mixed(
+        widths=[facts.name_of(one.get("width")) for one in at_width],
+        layers=layers,
+        steps=[facts.number(row.get("step")) for row in moments],
+        w_bits=[_of_length(facts.numbers(row.get("w_bits")), len(at_width)) for row in moments],
+        used=[_of_length(facts.numbers(row.get("used")), len(at_width)) for row in moments],
+    )
 
 
 def mean(values: Sequence[float]) -> float:

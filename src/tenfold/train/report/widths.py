@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tenfold.train.report import facts, found, numbers
-from tenfold.train.report.charts import trade_chart
+from tenfold.train.report.charts import Line, line_chart, ramp, trade_chart
 from tenfold.train.report.facts import Report
 from tenfold.train.report.found import Mixed, Setting
 from tenfold.train.report.markup import Html, tag
+from tenfold.train.report.outcome import is_drawable, shares_chart
 from tenfold.train.report.parts import details, figure, section, table, table_row
 
 
@@ -35,10 +38,38 @@ def widths(report: Report) -> Html | None:
         f"are against {reference.label}.",
         class_="quiet",
     )
-    parts = [note, tag("div", rows, drawing, class_="charts compact")]
-    if mixed := found.mixed(report):
+    mixed = found.mixed(report)
+    parts = [note, tag("div", rows, drawing, *(_way(mixed) if mixed else ()), class_="charts compact")]
+    if mixed:
         parts.append(details(f"Learned bits of all {len(mixed.layers)} layers at each width", _mixed_table(mixed)))
     return section("Bit-widths", *parts)
+
+
+def _way(mixed: Mixed) -> list[Html]:
+    """The mean weight bits of each width over the steps of the search, and its cost as a share of its limit."""
+
+    def lines(values: Sequence[Sequence[float]]) -> list[Line]:
+        count = len(mixed.widths)
+        return [
+            Line(
+                found.width_label(width),
+                ramp(at, count),
+                [(step, row[at]) for step, row in zip(mixed.steps, values, strict=True)],
+            )
+            for at, width in enumerate(mixed.widths)
+        ]
+
+    bits, used = lines(mixed.w_bits), lines(mixed.used)
+    if not is_drawable([*bits, *used]):
+        return []
+    of_bits = line_chart(
+        bits, title="Mean weight bits of each width over the steps", x_label="step", spell=lambda value: f"{value:.3g}"
+    )
+    of_costs = shares_chart(used, "BitOPs of each width over the steps, as a share of its limit", "limit")
+    return [
+        figure("Mean weight bits during the search", of_bits, "The last point is after rounding."),
+        figure("BitOPs during the search, of each width's limit", of_costs, "The limit is 100 %."),
+    ]
 
 
 def _mixed_table(mixed: Mixed) -> Html:
