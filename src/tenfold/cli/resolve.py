@@ -81,11 +81,11 @@ def _with_one_budget(recipe: Recipe, typed: Typed) -> Recipe:
     if typed.like and not typed.budget and on_bits:
         return replace(recipe, budget=",".join(part for part in parts if part not in on_bits) or None)
     if typed.budget and not typed.like and on_bits and not any(".like=" in one for one in typed.settings):
-        methods = [
+        methods = (
             replace(method, options={name: value for name, value in method.options.items() if name != "like"})
             for method in recipe.methods
-        ]
-        return replace(recipe, methods=type(recipe.methods)(methods))
+        )
+        return replace(recipe, methods=tuple(methods))
     return recipe
 
 

@@ -187,7 +187,7 @@ class AdaBits(Method):
     def passes(self, network: nn.Module) -> Sequence[Pass]:
         """One pass at every width that trains now; after the training, at every width, the widest first."""
         if self._trained or self.distillation:  # who teaches comes before those who learn
-            return self._at(network, sorted(range(len(self.widths)), key=lambda at: self.widths[at], reverse=True))
+            return self._at(network, self._ascending[::-1])
         if self.training == "joint":
             return self.settings(network)
         return self._at(network, [self._order[self._stage]])
@@ -210,8 +210,13 @@ class AdaBits(Method):
     @property
     def _order(self) -> list[int]:
         """The positions that train, one after another, where not all train together."""
-        ascending = sorted(range(len(self.widths)), key=lambda at: self.widths[at])
+        ascending = self._ascending
         return {"direct": [0], "ascending": ascending, "descending": ascending[::-1]}[self.training]
+
+    @property
+    def _ascending(self) -> list[int]:
+        """The positions of the widths, the narrowest first."""
+        return sorted(range(len(self.widths)), key=lambda at: self.widths[at])
 
     def _teaching(self, is_teacher: bool) -> Callable[[Tensor, Tensor], Tensor]:
         """The widest width keeps its answers; the others are drawn towards them."""

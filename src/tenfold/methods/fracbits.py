@@ -357,10 +357,12 @@ class FracBits(Method):
         """The mean bits, and the cost as a share of each limit."""
         weights, inputs = self._search.mean_bits()
         shown = {"weight bits": f"{weights:.2f}"} | ({} if self.weight_only else {"input bits": f"{inputs:.2f}"})
+        return shown | {quantity: f"{share:.1%} of its limit" for quantity, share in self._used().items()}
+
+    def _used(self) -> dict[str, float]:
+        """What the cost takes of each limit."""
         costs = self._search.costs()
-        for quantity, limit in self._search.limits.items():
-            shown[quantity] = f"{float(costs[quantity].detach()) / limit:.1%} of its limit"
-        return shown
+        return {quantity: float(costs[quantity].detach()) / limit for quantity, limit in self._search.limits.items()}
 
     def step_end(self, run: Any) -> None:
         """Keep bits in their range; at the end of the search, round and freeze them."""
@@ -471,11 +473,9 @@ class FracBits(Method):
 
     def report(self, network: nn.Module) -> dict[str, Any]:
         """Learned and rounded bits of each layer, and their way there."""
-        costs = self._search.costs()
-        share = {quantity: float(costs[quantity].detach()) / limit for quantity, limit in self._search.limits.items()}
         return {
             "limits": self._search.limits,
-            "used": share,
+            "used": self._used(),
             "offset": self._offset,
             "layers": [
                 {
