@@ -17,9 +17,8 @@ from __future__ import annotations
 import argparse
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +26,7 @@ from torch.nn import functional as F
 
 from record import machine, write_record
 from tenfold import models, quant
-from tenfold.cost import interleaved
+from tenfold.cost import Timing, interleaved
 from tenfold.methods import QAT, SAT
 from tenfold.train.allocator import keep_freed_memory
 
@@ -133,6 +132,21 @@ def saved_megabytes(trained: nn.Module, name: str = "resnet18_cifar", *, autocas
     return round(sum(kept.values()) / 1e6, 1)
 
 
+def beside_float(timings: Mapping[str, Timing], memory: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """What is recorded of each step: its time, that over the row "float", and the memory that it keeps."""
+    reference = timings["float"]
+    return {
+        row: {
+            "median_ms": round(timing.median_ms, 2),
+            "minimum_ms": round(timing.minimum_ms, 2),
+            "median_ratio": round(timing.median_ms / reference.median_ms, 3),
+            "minimum_ratio": round(timing.minimum_ms / reference.minimum_ms, 3),
+            "saved_mb": memory[row],
+        }
+        for row, timing in timings.items()
+    }
+
+
 def main() -> None:
     """Time all of them in turn and record the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -162,18 +176,7 @@ def main() -> None:
         autocast = row == "float, bf16"
         memory[row] = saved_megabytes(trained, name, autocast=autocast)
         steps[row] = stepper(trained, name, autocast=autocast)
-    timings = interleaved(steps, rounds=arguments.rounds)
-    reference = timings["float"]
-    rows: dict[str, Any] = {
-        row: {
-            "median_ms": round(timing.median_ms, 2),
-            "minimum_ms": round(timing.minimum_ms, 2),
-            "median_ratio": round(timing.median_ms / reference.median_ms, 3),
-            "minimum_ratio": round(timing.minimum_ms / reference.minimum_ms, 3),
-            "saved_mb": memory[row],
-        }
-        for row, timing in timings.items()
-    }
+    rows = beside_float(interleaved(steps, rounds=arguments.rounds), memory)
     write_record(
         RESULTS / f"qat_step{'' if name == 'resnet18_cifar' else '_' + name}.json",
         {

@@ -70,17 +70,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
             title = row + (", recomputed" if again else "")
             memory[title] = kept_megabytes(trained, name) if again else qat_step.saved_megabytes(trained, name)
             steps[title] = _step(copy.deepcopy(trained), name, again)
-    timings = interleaved(steps, rounds=rounds)
-    reference = timings["float"]
-    return {
-        row: {
-            "median_ratio": round(timing.median_ms / reference.median_ms, 3),
-            "minimum_ratio": round(timing.minimum_ms / reference.minimum_ms, 3),
-            "median_ms": round(timing.median_ms, 2),
-            "saved_mb": memory[row],
-        }
-        for row, timing in timings.items()
-    }
+    return qat_step.beside_float(interleaved(steps, rounds=rounds), memory)
 
 
 def _step(trained: nn.Module, name: str, again: bool) -> Any:
